@@ -1,0 +1,68 @@
+"""What every step of a run needs at hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lowtide.collecting.outcomes import Outcomes
+from lowtide.journal import Journal
+from lowtide.ownership import is_alive, this_owner
+from lowtide.plan import RunPlan, Work
+from lowtide.protocols import Backend, Store
+from lowtide.states import RunState, ShardState
+
+
+@dataclass
+class Context:
+    """One process's view of one run. `clock` gives seconds since the epoch."""
+
+    work: Work
+    plan: RunPlan
+    journal: Journal
+    owner: str = field(default_factory=this_owner)
+    clock: Callable[[], float] = time.time
+    alive: Callable[[str], bool | None] = is_alive
+
+    @property
+    def store(self) -> Store:
+        return self.work.root
+
+    @property
+    def backend(self) -> Backend:
+        return self.work.backend
+
+    @property
+    def state(self) -> RunState:
+        return self.journal.state
+
+    def path(self, name: str) -> str:
+        """A path inside the run."""
+        return f"{self.plan.prefix}/{name}"
+
+    def stale(self, owner: str, expires: float) -> bool:
+        """Whether a claim no longer holds: its process is gone, or it is ours and we are not at it, or its time is up."""
+        if owner == self.owner:
+            return True
+        alive = self.alive(owner)
+        return alive is False or self.clock() > expires
+
+    def index(self, shard: ShardState) -> pa.Table:
+        """The shard's index: one row for each document."""
+        with self.store.open(self.path(shard.index)) as source:
+            return pq.read_table(source, pre_buffer=False, use_threads=False)
+
+    def outcomes(self, shard: ShardState, index: pa.Table) -> Outcomes:
+        """What earlier attempts at the shard have brought."""
+        readable = index.filter(pa.compute.greater_equal(index["first"], 0))
+        order = pa.compute.sort_indices(readable["first"])
+        checks = [sha256[:8] for sha256 in readable["content_sha256"].take(order).to_pylist()]
+        outcomes = Outcomes(checks, self.work.operations)
+        if shard.answers:
+            with self.store.open(self.path(shard.answers[-1])) as source:
+                outcomes.load(source)
+        return outcomes

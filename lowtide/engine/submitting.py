@@ -1,0 +1,95 @@
+"""Submitting and looking up: the two steps where money is spent, and where "unknown" is an outcome of its own.
+
+The intent is in the journal before the create call. What happens between the two is found out, never guessed.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from lowtide import events as e
+from lowtide import ids
+from lowtide.decisions import Submit
+from lowtide.engine.context import Context
+from lowtide.errors import QuotaFull, SubmitUnknown, Terminal, Transient
+from lowtide.ledger import spent
+from lowtide.records import Shard
+from lowtide.states import Phase, RunState, ShardState
+
+INTENT_LEASE = 600.0
+"""Seconds that a create call, the upload included, may take before others look whether it was accepted."""
+
+_LONGEST_PAUSE = 300.0
+
+
+def submit(context: Context, action: Submit) -> None:
+    """Create a batch for the shard. Raises Terminal if the provider refuses for good; the shard can be tried again."""
+    shard = context.state.shards[action.shard]
+    now = context.clock()
+    intent = e.Submitting(
+        at=now,
+        shard=shard.number,
+        attempt=shard.attempt,
+        token=ids.token(context.plan.run_id, shard.number, shard.attempt),
+        owner=context.owner,
+        expires=now + INTENT_LEASE,
+        reserved=action.reserve,
+    )
+    context.journal.append(intent, guard=lambda state: _still_allowed(context, state, action.reserve))
+    try:
+        batch_id = context.backend.submit(_handle(context, shard), intent.token)
+    except SubmitUnknown:
+        return
+    except (QuotaFull, Transient, Terminal) as error:
+        pause = 0.0 if isinstance(error, Terminal) else min(5.0 * 2**shard.refusals, _LONGEST_PAUSE)
+        now = context.clock()
+        context.journal.append(
+            e.Refused(
+                at=now, shard=shard.number, attempt=shard.attempt, reason=str(error), not_before=now + pause if pause else 0
+            )
+        )
+        if isinstance(error, Terminal):
+            raise
+        return
+    context.journal.append(
+        e.Submitted(at=context.clock(), shard=shard.number, attempt=shard.attempt, batch_id=batch_id)
+    )
+
+
+def _still_allowed(context: Context, state: RunState, reserve: Decimal) -> bool:
+    """Whether the cap and the provider's room still hold after what others have done meanwhile."""
+    if state.cancelled:
+        return False
+    live = sum(s.phase in (Phase.SUBMITTING, Phase.SUBMITTED) for s in state.shards.values())
+    if live >= context.backend.limits.live_batches:
+        return False
+    cap = context.plan.run_usd
+    return cap is None or spent(state, context.work.price) + state.reserved + reserve <= cap
+
+
+def _handle(context: Context, shard: ShardState) -> Shard:
+    path = context.path(shard.requests)
+    return Shard(
+        run_id=context.plan.run_id,
+        number=shard.number,
+        attempt=shard.attempt,
+        records=shard.records,
+        size=shard.size,
+        uri=context.store.uri_of(path),
+        open=lambda: context.store.open(path),
+    )
+
+
+def resolve(context: Context, number: int) -> None:
+    """Find out what became of a stale intent: adopt its batch, or conclude, in the end, that there is none."""
+    shard = context.state.shards[number]
+    batch_id = context.backend.find(ids.token(context.plan.run_id, shard.number, shard.attempt))
+    now = context.clock()
+    if batch_id is not None:
+        context.journal.append(e.Submitted(at=now, shard=number, attempt=shard.attempt, batch_id=batch_id))
+    elif context.backend.limits.consistent_lookup or (
+        shard.missing_since and now - shard.missing_since >= context.work.grace.total_seconds()
+    ):
+        context.journal.append(e.Absent(at=now, shard=number, attempt=shard.attempt))
+    elif not shard.missing_since:
+        context.journal.append(e.Missing(at=now, shard=number, attempt=shard.attempt))

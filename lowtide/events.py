@@ -1,0 +1,187 @@
+"""What can happen to a run. Events are written once, in order, and never changed.
+
+Times (`at`, `expires`) are seconds since the epoch by the writer's clock. `shard` numbers start at 1, `attempt` at 1.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="event", tag=True, omit_defaults=True, kw_only=True):
+    """Base of all events."""
+
+    at: float
+
+
+class Requested(Event, frozen=True, tag="requested"):
+    """Somebody asked for this run, for the first time or again."""
+
+
+class Building(Event, frozen=True, tag="building"):
+    """`owner` reads documents and builds shards, and is believed to be at it until `expires`."""
+
+    owner: str
+    expires: float
+
+
+class ShardBuilt(Event, frozen=True, tag="shard_built"):
+    """A shard's files are complete: `requests` and `index` are paths under the run.
+
+    `documents` counts index rows, `records` the request lines. `file` and `document` say where the next shard starts:
+    the ordinal of the file among the run's inputs, and how many of its documents are in shards already.
+    """
+
+    shard: int
+    documents: int
+    records: int
+    size: int
+    requests: str
+    index: str
+    file: int
+    document: int
+    owner: str
+    input_tokens: int = 0
+
+
+class BuildFinished(Event, frozen=True, tag="build_finished"):
+    """Every document is in a shard."""
+
+    documents: int
+    bytes_read: int = 0
+    seconds: float = 0.0
+
+
+class Submitting(Event, frozen=True, tag="submitting"):
+    """Written before the create call: `owner` is about to create a batch for this attempt."""
+
+    shard: int
+    attempt: int
+    token: str
+    owner: str
+    expires: float
+    reserved: Decimal = Decimal(0)
+
+
+class Missing(Event, frozen=True, tag="missing"):
+    """A look-up for a stale intent found nothing. Not yet proof: listings lag."""
+
+    shard: int
+    attempt: int
+
+
+class Absent(Event, frozen=True, tag="absent"):
+    """Look-ups over the grace period found nothing: the create call was not accepted."""
+
+    shard: int
+    attempt: int
+
+
+class Refused(Event, frozen=True, tag="refused"):
+    """The provider said no to the create call, so nothing was accepted. Not tried again before `not_before`."""
+
+    shard: int
+    attempt: int
+    reason: str
+    not_before: float = 0.0
+
+
+class Submitted(Event, frozen=True, tag="submitted"):
+    """The provider has accepted the batch."""
+
+    shard: int
+    attempt: int
+    batch_id: str
+
+
+class Ended(Event, frozen=True, tag="ended"):
+    """The provider will do no more on this batch, whatever it calls that."""
+
+    shard: int
+    attempt: int
+    outcome: str
+    provider_state: str
+    reason: str = ""
+    compute_seconds: int = 0
+
+
+class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tokens that the provider counted in one attempt. `waste` is "" for tokens that ended in a kept answer."""
+
+    token_type: str
+    quantity: int
+    waste: str = ""
+
+
+class Collected(Event, frozen=True, tag="collected"):
+    """The attempt's answers are stored. `answers` is "" when the shard is settled in the same entry.
+
+    `counts` are records by what became of them; `remaining` may be asked again.
+    """
+
+    shard: int
+    attempt: int
+    remaining: int
+    counts: dict[str, int]
+    tallies: tuple[Tally, ...]
+    answers: str = ""
+    raw_bytes: int = 0
+
+
+class Retrying(Event, frozen=True, tag="retrying"):
+    """Attempt number `attempt` is built from what the last one left unanswered."""
+
+    shard: int
+    attempt: int
+    requests: str
+    records: int
+    size: int
+
+
+class Settled(Event, frozen=True, tag="settled"):
+    """Every row of the shard has its final status; `rows` is their file."""
+
+    shard: int
+    rows: str
+    counts: dict[str, int]
+    size: int = 0
+
+
+class Reopened(Event, frozen=True, tag="reopened"):
+    """Rows of settled shards that got no answer may be asked again, up to `attempts` times more."""
+
+    attempts: int
+
+
+class CancelRequested(Event, frozen=True, tag="cancel_requested"):
+    """Somebody wants the run to stop: nothing more is submitted, what was answered is kept."""
+
+
+class Published(Event, frozen=True, tag="published"):
+    """The window's tables hold this run's rows."""
+
+    rows: int
+    counts: dict[str, int]
+    bytes_written: int = 0
+
+
+AnyEvent = (
+    Requested
+    | Building
+    | ShardBuilt
+    | BuildFinished
+    | Submitting
+    | Missing
+    | Absent
+    | Refused
+    | Submitted
+    | Ended
+    | Collected
+    | Retrying
+    | Settled
+    | Reopened
+    | CancelRequested
+    | Published
+)

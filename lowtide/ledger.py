@@ -1,0 +1,131 @@
+"""The cost ledger of a run: a pure function of its plan and its state, so that it can be written again at any time.
+
+The provider's bill is the sum of `quantity` over `kind = actual`, by token type, rows of waste included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pyarrow as pa
+
+from lowtide.plan import RunPlan
+from lowtide.prices import Price
+from lowtide.schemas import LEDGER
+from lowtide.states import Attempt, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger, before the columns that are the same in all of the run's lines."""
+
+    kind: str
+    scope: str
+    at: float
+    token_type: str
+    quantity: int
+    unit: str
+    unit_price: Decimal
+    waste: str = ""
+    shard: int | None = None
+    attempt: int | None = None
+    batch_id: str | None = None
+    period_start: float = 0.0
+    period_end: float = 0.0
+
+    @property
+    def amount(self) -> Decimal:
+        return self.unit_price * self.quantity
+
+
+def entries(plan: RunPlan, state: RunState, price: Price) -> Iterator[Entry]:
+    """The run's lines: what was estimated, then what each attempt reserved, used and released."""
+    for token_type, quantity in (("input", plan.input_tokens), ("output", plan.output_tokens)):
+        yield Entry("estimate", "run", plan.created_at, token_type, quantity, "token", price.unit(token_type))
+    for attempt in state.attempts.values():
+        yield from _of_attempt(attempt, price)
+
+
+def _of_attempt(attempt: Attempt, price: Price) -> Iterator[Entry]:
+    def entry(kind: str, at: float, token_type: str, quantity: int, unit: str, each: Decimal, waste: str = "") -> Entry:
+        return Entry(
+            kind,
+            "shard",
+            at,
+            token_type,
+            quantity,
+            unit,
+            each,
+            waste,
+            attempt.shard,
+            attempt.attempt,
+            attempt.batch_id,
+            attempt.submitted_at,
+            attempt.ended_at,
+        )
+
+    if attempt.reserved:
+        yield entry("reserved", attempt.submitted_at, "", 1, "batch", attempt.reserved)
+    if not attempt.collected_at:
+        return
+    for tally in attempt.tallies:
+        each = price.unit(tally.token_type)
+        yield entry("actual", attempt.collected_at, tally.token_type, tally.quantity, "token", each, tally.waste)
+    if attempt.compute_seconds:
+        each = price.unit("compute_second")
+        yield entry("actual", attempt.collected_at, "compute_second", attempt.compute_seconds, "second", each)
+    if attempt.reserved:
+        yield entry("released", attempt.collected_at, "", 1, "batch", attempt.reserved)
+
+
+def spent(state: RunState, price: Price) -> Decimal:
+    """USD that the provider has earned on this run so far."""
+    return sum(
+        (entry.amount for attempt in state.attempts.values() for entry in _of_attempt(attempt, price) if entry.kind == "actual"),
+        Decimal(0),
+    )
+
+
+def ledger_table(plan: RunPlan, state: RunState, price: Price) -> pa.Table:
+    """The run's ledger as a table of schema `schemas.LEDGER`, with unique `entry_id`."""
+    lines = list(entries(plan, state, price))
+    return pa.Table.from_pylist([_row(line, plan, price) for line in lines], schema=LEDGER)
+
+
+def _row(line: Entry, plan: RunPlan, price: Price) -> dict[str, object]:
+    identity = f"{plan.run_id}/{line.scope}/{line.shard}/{line.attempt}/{line.kind}/{line.token_type}/{line.waste}"
+    return {
+        "entry_id": hashlib.sha256(identity.encode()).hexdigest()[:32],
+        "at": moment(line.at),
+        "run_id": plan.run_id,
+        "kind": line.kind,
+        "waste": line.waste or None,
+        "scope": line.scope,
+        "shard": line.shard,
+        "attempt": line.attempt,
+        "backend": plan.backend,
+        "provider": plan.provider,
+        "region": plan.region,
+        "model": plan.model,
+        "batch_id": line.batch_id,
+        "token_type": line.token_type or None,
+        "quantity": line.quantity,
+        "unit": line.unit,
+        "unit_price": line.unit_price,
+        "amount": line.amount,
+        "currency": "USD",
+        "price_id": price.price_id,
+        "price_source": price.source,
+        "period_start": moment(line.period_start),
+        "period_end": moment(line.period_end),
+        "tags": list(plan.tags.items()),
+    }
+
+
+def moment(seconds: float) -> datetime | None:
+    """Seconds since the epoch as a time in UTC; None for 0, which stands for not yet."""
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None

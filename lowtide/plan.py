@@ -1,0 +1,218 @@
+"""What a run will do, fixed before it does anything: the documents that it reads, what it asks, where and at what price.
+
+A run is identified by its job, window, and the hash of what it reads and asks: the same again is the same run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lowtide import ids
+from lowtide.errors import ConfigError
+from lowtide.operations import Operation
+from lowtide.prices import Price
+from lowtide.protocols import Backend, Documents, Store
+from lowtide.records import FileInfo
+from lowtide.schemas import MOMENT
+from lowtide.sharding.builder import TOKEN_BYTES
+from lowtide.windows import Window
+
+_INPUTS = pa.schema(
+    [("path", pa.string()), ("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string()), ("modified", MOMENT)]
+)
+_BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything that a run needs from outside, put together from a job file by the connectors."""
+
+    job: str
+    window: Window
+    operations: tuple[Operation, ...]
+    backend: Backend
+    documents: Documents
+    root: Store
+    price: Price
+    reading: Mapping[str, object]
+    fields: tuple[str, ...] = ()
+    shard_records: int = 10_000
+    attempts: int = 3
+    poll: timedelta = timedelta(seconds=60)
+    grace: timedelta = timedelta(seconds=120)
+    deadline: timedelta = timedelta(hours=24)
+    run_usd: Decimal | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """Where this job's runs over this window lie in the root."""
+        return f"runs/{self.job}/{self.window.name}"
+
+
+class PlannedOperation(msgspec.Struct, frozen=True):
+    """An operation as it stood when the run was planned."""
+
+    name: str
+    kind: str
+    version: str
+
+
+class RunPlan(msgspec.Struct, frozen=True):
+    """The run's `plan.json`. Times in seconds since the epoch, money in USD."""
+
+    run_id: str
+    job: str
+    window: str
+    window_start: datetime | None
+    window_end: datetime | None
+    created_at: float
+    files: int
+    bytes: int
+    inputs_sha256: str
+    operations: tuple[PlannedOperation, ...]
+    backend: str
+    provider: str
+    region: str
+    model: str
+    parameters: dict[str, str | int | float | bool]
+    fields: tuple[str, ...]
+    shard_records: int
+    attempts: int
+    deadline: float
+    run_usd: Decimal | None
+    input_tokens: int
+    output_tokens: int
+    cost_usd: Decimal
+    price_id: str
+    tags: dict[str, str]
+
+    @property
+    def prefix(self) -> str:
+        """The run's path in the root."""
+        return f"runs/{self.job}/{self.window}/{self.run_id}"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a run, listed once: a Parquet file on the local disk, to be kept with the plan."""
+
+    path: Path
+    files: int
+    bytes: int
+    sha256: str
+
+
+def list_inputs(documents: Documents, path: Path) -> Inputs:
+    """List the source into a local file, in bounded memory. The hash covers every file's address, size and etag."""
+    digest = hashlib.sha256()
+    files = size = 0
+    found = documents.files()
+    with pq.ParquetWriter(path, _INPUTS, compression="zstd") as writer:
+        while batch := list(islice(found, _BATCH)):
+            for info in batch:
+                digest.update(f"{info.uri}\0{info.etag}\0{info.size}\n".encode("utf-8", "surrogatepass"))
+                size += info.size
+            files += len(batch)
+            columns = [
+                [info.path for info in batch],
+                [info.uri for info in batch],
+                [info.size for info in batch],
+                [info.etag for info in batch],
+                [info.modified for info in batch],
+            ]
+            writer.write_table(pa.table(columns, schema=_INPUTS))
+    return Inputs(path, files, size, digest.hexdigest())
+
+
+def read_inputs(store: Store, path: str, *, skip: int = 0) -> Iterator[FileInfo]:
+    """The run's files again, from file number `skip` on."""
+    with store.open(path) as source:
+        parquet = pq.ParquetFile(source, pre_buffer=False)
+        for batch in parquet.iter_batches(batch_size=_BATCH):
+            if skip >= len(batch):
+                skip -= len(batch)
+                continue
+            for row in batch.slice(skip).to_pylist():
+                yield FileInfo(**row)
+            skip = 0
+
+
+def make_plan(work: Work, inputs: Inputs, now: float) -> RunPlan:
+    """The plan for these inputs. Raises ConfigError for an operation that the backend cannot do."""
+    check_operations(work.operations, work.backend)
+    operations = tuple(PlannedOperation(op.name, op.kind, op.version) for op in work.operations)
+    identity = {
+        "job": work.job,
+        "window": work.window.name,
+        "inputs": inputs.sha256,
+        "reading": dict(work.reading),
+        "fields": list(work.fields),
+        "operations": [[op.name, op.version] for op in operations],
+        "backend": work.backend.name,
+        "model": work.backend.model,
+        "parameters": dict(work.backend.parameters),
+    }
+    tokens = estimate_tokens(work.operations, inputs)
+    return RunPlan(
+        run_id=ids.run_id(identity),
+        job=work.job,
+        window=work.window.name,
+        window_start=work.window.start,
+        window_end=work.window.end,
+        created_at=now,
+        files=inputs.files,
+        bytes=inputs.bytes,
+        inputs_sha256=inputs.sha256,
+        operations=operations,
+        backend=work.backend.name,
+        provider=work.backend.provider,
+        region=work.backend.region,
+        model=work.backend.model,
+        parameters=dict(work.backend.parameters),
+        fields=work.fields,
+        shard_records=work.shard_records,
+        attempts=work.attempts,
+        deadline=now + work.deadline.total_seconds(),
+        run_usd=work.run_usd,
+        input_tokens=tokens["input"],
+        output_tokens=tokens["output"],
+        cost_usd=work.price.amount(tokens),
+        price_id=work.price.price_id,
+        tags=dict(work.tags),
+    )
+
+
+def estimate_tokens(operations: Sequence[Operation], inputs: Inputs) -> dict[str, int]:
+    """Tokens that the run will need, from the sizes of its files: a rule of thumb, good for totals only."""
+    prompts = sum(len(op.system) + sum(map(len, op.user.literals)) for op in operations)
+    asked = inputs.bytes * len(operations) + inputs.files * prompts
+    return {"input": asked // TOKEN_BYTES, "output": inputs.files * sum(_expected_output(op) for op in operations)}
+
+
+def _expected_output(operation: Operation) -> int:
+    words = operation.parameters.get("words")
+    return min(operation.max_output_tokens, int(words * 1.4) if isinstance(words, int) else 32)
+
+
+def check_operations(operations: Sequence[Operation], backend: Backend) -> None:
+    """Refuse, all at once, the operations that the backend cannot do."""
+    refusals = [f"operation {op.name!r}: {why}" for op in operations if (why := backend.refusal(op))]
+    if refusals:
+        raise ConfigError("\n".join(refusals))
+
+
+def spool() -> tempfile.TemporaryDirectory[str]:
+    """A folder on the local disk for what is too large for memory and not yet in the store."""
+    return tempfile.TemporaryDirectory(prefix="lowtide-")

@@ -1,0 +1,48 @@
+"""What a token costs. Money is Decimal, in USD, and never a float."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from lowtide.errors import ConfigError
+
+PICO = Decimal(10) ** 12
+"""Amounts are kept in steps of 1e-12 USD: the scale of decimal128(38,12)."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one backend charges: USD for one unit of each token type. A type that is absent is not charged.
+
+    Raises ConfigError for a price below zero or finer than 1e-12 USD, which the ledger could not hold exactly.
+    """
+
+    price_id: str
+    source: str
+    per_unit: Mapping[str, Decimal] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for token_type, price in self.per_unit.items():
+            if price < 0 or price * PICO != (price * PICO).to_integral_value():
+                raise ConfigError(
+                    f"price {self.price_id!r}: {token_type} costs {price} USD a unit; "
+                    "a price is zero or more, in steps of 0.000000000001"
+                )
+
+    def unit(self, token_type: str) -> Decimal:
+        """USD for one unit."""
+        return self.per_unit.get(token_type, Decimal(0))
+
+    def pico(self, token_type: str) -> int:
+        """The same in whole steps of 1e-12 USD, for columns of integers."""
+        return int(self.unit(token_type) * PICO)
+
+    def amount(self, quantities: Mapping[str, int]) -> Decimal:
+        """USD for so many units of each type."""
+        return sum((self.unit(kind) * quantity for kind, quantity in quantities.items()), Decimal(0))
+
+
+LOCAL = Price("local", "runs on your own machine")
+"""The price of the `local` backend: nothing."""

@@ -1,0 +1,151 @@
+"""The records that pass between the domain and the connectors. Plain, frozen, without behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from lowtide.operations import Operation
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """One object of a store.
+
+    `path` is relative to the store, with `/` between parts; `uri` is the whole address; `size` is in bytes;
+    `etag` changes whenever the content does; `modified` is aware, in UTC.
+    """
+
+    path: str
+    uri: str
+    size: int
+    etag: str
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """What a bulk read gave for one file: its bytes, or the reason why there are none."""
+
+    info: FileInfo
+    data: bytes
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class DocumentBatch:
+    """Documents as columns: every list has the same length, one entry per document.
+
+    `keys` holds the row key inside a file of rows, and "" where the whole file is the document.
+    Where a document could not be read, `texts` holds "" and `reasons` says why; elsewhere `reasons` holds None.
+    `fields` holds the job's fields, as text (numbers and nested values in their JSON spelling), None where absent.
+    """
+
+    uris: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    modified: list[datetime | None] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    reasons: list[str | None] = field(default_factory=list)
+    fields: dict[str, list[str | None]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.uris)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One model call. `text` is the document alone; `user` is the whole prompt, the document between its markers."""
+
+    record_id: str
+    operation: Operation
+    system: str
+    user: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a backend accepts in one batch, as data. None stands for no limit.
+
+    `request_bytes` bounds one JSONL line. `live_batches` bounds the batches that are open at once. `consistent_lookup`
+    says that `find` sees a batch as soon as `submit` has made it, so that absence needs no grace period.
+    """
+
+    records: int
+    bytes: int
+    request_bytes: int
+    live_batches: int
+    tokens: int | None = None
+    minimum_records: int = 1
+    consistent_lookup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """An immutable JSONL file of requests, ready to be submitted.
+
+    `uri` is where the file lies in the run's root, `open` streams it, `token` names the attempt for good.
+    """
+
+    run_id: str
+    number: int
+    attempt: int
+    records: int
+    size: int
+    uri: str
+    open: Callable[[], BinaryIO]
+
+
+Outcome = Literal["completed", "partial", "failed", "expired", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """Where a batch stands. `outcome` is None until it has ended; `provider_state` is the provider's own word.
+
+    `answered` counts records answered so far (for progress only), `compute_seconds` is what the backend charges
+    for machine time, known at the end, and 0 where it charges by token.
+    """
+
+    provider_state: str
+    outcome: Outcome | None = None
+    answered: int = 0
+    reason: str = ""
+    compute_seconds: int = 0
+
+
+AnswerStatus = Literal["ok", "refused", "error", "unanswered"]
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What the provider says of one record.
+
+    `ok` has `text`. `refused` is the model's or the filter's final no. `error` failed for the reason in `error`, and is
+    worth another attempt if `retryable`. `unanswered` was never processed: expired, cancelled, or missing.
+    Tokens are the provider's own counts; `cached_tokens` is part of `input_tokens`, `reasoning_tokens` of
+    `output_tokens`. `answered_at` is in seconds since the epoch, 0 where the provider does not say.
+    """
+
+    record_id: str
+    status: AnswerStatus
+    text: str = ""
+    error: str = ""
+    retryable: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    answered_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """One file of a batch's output, as the provider wrote it. `chunks` may be consumed once."""
+
+    name: str
+    chunks: Iterator[bytes]

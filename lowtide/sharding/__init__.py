@@ -1,0 +1,8 @@
+"""From documents to shards: request lines by splicing, cut at a backend's limits, with an index to join answers back."""
+
+from __future__ import annotations
+
+from lowtide.sharding.builder import BuiltShard, Position, ShardBuilder
+from lowtide.sharding.lines import LineTemplate, line_template
+
+__all__ = ["BuiltShard", "LineTemplate", "Position", "ShardBuilder", "line_template"]

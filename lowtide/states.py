@@ -1,0 +1,290 @@
+"""The state of a run: a pure fold over its events.
+
+A shard goes round like this; every arrow is an event, and what is not drawn cannot happen:
+
+    built ──submitting──► submitting ──submitted──► submitted ──ended──► ended ──collected──► collected
+      ▲  ▲                    │  ▲ │                                                            │   │
+      │  └─refused, absent────┘  └─┴─missing                                  retrying ◄────────┘   │ settled
+      └──────────────────────────────────────────────────────────────────────────┘                  ▼
+    built ──settled──► settled  (nothing to ask, cancelled, or over budget)                      settled
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from enum import StrEnum
+
+import msgspec
+
+from lowtide import events as e
+from lowtide.errors import CorruptJournal
+
+
+BUILD_LEASE = 60.0
+"""Seconds for which a builder on another machine is believed to be at work after its last sign of life."""
+
+
+class Phase(StrEnum):
+    """Where a shard stands."""
+
+    BUILT = "built"
+    SUBMITTING = "submitting"
+    SUBMITTED = "submitted"
+    ENDED = "ended"
+    COLLECTED = "collected"
+    SETTLED = "settled"
+
+
+TRANSITIONS: dict[tuple[Phase, type[e.Event]], Phase] = {
+    (Phase.BUILT, e.Submitting): Phase.SUBMITTING,
+    (Phase.BUILT, e.Settled): Phase.SETTLED,
+    (Phase.SUBMITTING, e.Submitted): Phase.SUBMITTED,
+    (Phase.SUBMITTING, e.Missing): Phase.SUBMITTING,
+    (Phase.SUBMITTING, e.Absent): Phase.BUILT,
+    (Phase.SUBMITTING, e.Refused): Phase.BUILT,
+    (Phase.SUBMITTED, e.Ended): Phase.ENDED,
+    (Phase.ENDED, e.Collected): Phase.COLLECTED,
+    (Phase.COLLECTED, e.Retrying): Phase.BUILT,
+    (Phase.COLLECTED, e.Settled): Phase.SETTLED,
+    (Phase.SETTLED, e.Retrying): Phase.BUILT,
+}
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One batch as the ledger and the timeline need it."""
+
+    shard: int
+    attempt: int
+    records: int
+    batch_id: str
+    submitted_at: float
+    reserved: Decimal = Decimal(0)
+    ended_at: float = 0.0
+    collected_at: float = 0.0
+    outcome: str = ""
+    compute_seconds: int = 0
+    tallies: tuple[e.Tally, ...] = ()
+
+
+class ShardState(msgspec.Struct, frozen=True):
+    """One shard. `records`, `size` and `requests` are those of the attempt at hand; `total` is that of the first.
+
+    `base` is the number of attempts made before the shard was last reopened, `reopenings` how often it has been.
+    `answers` are the files of earlier attempts.
+    """
+
+    number: int
+    phase: Phase
+    since: float
+    documents: int
+    total: int
+    attempt: int
+    records: int
+    size: int
+    requests: str
+    first_requests: str
+    index: str
+    built_at: float
+    input_tokens: int = 0
+    owner: str = ""
+    expires: float = 0.0
+    reserved: Decimal = Decimal(0)
+    missing_since: float = 0.0
+    refusals: int = 0
+    reason: str = ""
+    not_before: float = 0.0
+    batch_id: str = ""
+    outcome: str = ""
+    remaining: int = 0
+    base: int = 0
+    reopenings: int = 0
+    answers: tuple[str, ...] = ()
+    rows: str = ""
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class RunState(msgspec.Struct, frozen=True):
+    """A run after entry `entry` of its journal."""
+
+    entry: int = 0
+    started_at: float = 0.0
+    requested_at: float = 0.0
+    builder: str = ""
+    builder_expires: float = 0.0
+    build_finished: bool = False
+    documents: int = 0
+    file: int = 0
+    document: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    cancelled: bool = False
+    extra_attempts: int = 0
+    published_at: float = 0.0
+    published_counts: dict[str, int] = msgspec.field(default_factory=dict)
+    shards: dict[int, ShardState] = msgspec.field(default_factory=dict)
+    attempts: dict[str, Attempt] = msgspec.field(default_factory=dict)
+
+    @property
+    def settled(self) -> bool:
+        """All documents are in shards, and no shard waits for anything."""
+        return self.build_finished and all(s.phase is Phase.SETTLED for s in self.shards.values())
+
+    @property
+    def reserved(self) -> Decimal:
+        """What open attempts may still cost, in USD."""
+        intended = (s.reserved for s in self.shards.values() if s.phase is Phase.SUBMITTING)
+        return sum((a.reserved for a in self.attempts.values() if not a.collected_at), sum(intended, Decimal(0)))
+
+
+class IllegalEvent(CorruptJournal):
+    """An event does not fit the state that it would follow. For a writer: somebody else was faster."""
+
+
+def apply(state: RunState, entry: int, happened: Iterable[e.AnyEvent]) -> RunState:
+    """The state after one more journal entry. Raises IllegalEvent, leaving `state` as it was."""
+    return fold(state, [(entry, tuple(happened))])
+
+
+def fold(state: RunState, entries: Iterable[tuple[int, tuple[e.AnyEvent, ...]]]) -> RunState:
+    """The state after more journal entries, each a number and its events. Pure: `state` is not changed."""
+    draft = _Draft(state)
+    for number, happened in entries:
+        for event in happened:
+            draft.take(event)
+        draft.run["entry"] = number
+    return draft.freeze()
+
+
+def _key(shard: int, attempt: int) -> str:
+    return f"{shard}-{attempt}"
+
+
+class _Draft:
+    """A state in the making: one copy of the shards for any number of events."""
+
+    def __init__(self, state: RunState) -> None:
+        self._base = state
+        self.run: dict[str, object] = {}
+        self.shards = dict(state.shards)
+        self.attempts = dict(state.attempts)
+
+    def freeze(self) -> RunState:
+        return msgspec.structs.replace(self._base, shards=self.shards, attempts=self.attempts, **self.run)
+
+    def take(self, event: e.AnyEvent) -> None:
+        match event:
+            case e.Requested():
+                self.run["requested_at"] = event.at
+                if not (self._base.started_at or "started_at" in self.run):
+                    self.run["started_at"] = event.at
+            case e.Building():
+                self.run |= {"builder": event.owner, "builder_expires": event.expires}
+            case e.ShardBuilt():
+                self._shard_built(event)
+            case e.BuildFinished():
+                if self.run.get("build_finished", self._base.build_finished):
+                    raise IllegalEvent("the build is already finished")
+                self.run |= {"build_finished": True, "documents": event.documents, "bytes_read": event.bytes_read}
+                self.run |= {"builder": "", "builder_expires": 0.0}
+            case e.CancelRequested():
+                self.run["cancelled"] = True
+            case e.Reopened():
+                self.run |= {"cancelled": False, "published_at": 0.0}
+                self.run["extra_attempts"] = self._get_extra() + 1
+            case e.Published():
+                self.run |= {"published_at": event.at, "published_counts": event.counts}
+                self.run["bytes_written"] = event.bytes_written
+            case _:
+                self._shard(event)
+
+    def _get_extra(self) -> int:
+        value = self.run.get("extra_attempts", self._base.extra_attempts)
+        return value if isinstance(value, int) else 0
+
+    def _shard_built(self, event: e.ShardBuilt) -> None:
+        if event.shard != len(self.shards) + 1 or self.run.get("build_finished", self._base.build_finished):
+            raise IllegalEvent(f"shard {event.shard} was built out of turn: {len(self.shards)} are known")
+        self.shards[event.shard] = ShardState(
+            number=event.shard,
+            phase=Phase.BUILT,
+            since=event.at,
+            documents=event.documents,
+            total=event.records,
+            attempt=1,
+            records=event.records,
+            size=event.size,
+            requests=event.requests,
+            first_requests=event.requests,
+            index=event.index,
+            built_at=event.at,
+            input_tokens=event.input_tokens,
+        )
+        self.run |= {"file": event.file, "document": event.document, "builder": event.owner}
+        self.run["builder_expires"] = event.at + BUILD_LEASE
+
+    def _shard(self, event: e.AnyEvent) -> None:
+        number: int = event.shard  # type: ignore[union-attr]  # the run's own events were matched before
+        shard = self.shards.get(number)
+        if shard is None:
+            raise IllegalEvent(f"{type(event).__name__} names shard {number}, which was never built")
+        phase = TRANSITIONS.get((shard.phase, type(event)))
+        if phase is None:
+            raise IllegalEvent(f"{type(event).__name__} cannot follow {shard.phase.value!r} of shard {number}")
+        expected = shard.attempt + 1 if isinstance(event, e.Retrying) else shard.attempt
+        if getattr(event, "attempt", expected) != expected:
+            raise IllegalEvent(f"{type(event).__name__} names another attempt than {expected} of shard {number}")
+        self.shards[number] = msgspec.structs.replace(shard, phase=phase, since=event.at, **self._changes(shard, event))
+
+    def _changes(self, shard: ShardState, event: e.AnyEvent) -> dict[str, object]:
+        match event:
+            case e.Submitting():
+                return {"owner": event.owner, "expires": event.expires, "reserved": event.reserved, "missing_since": 0.0}
+            case e.Missing():
+                return {"missing_since": shard.missing_since or event.at, "since": shard.since}
+            case e.Absent():
+                return {"owner": "", "reserved": Decimal(0), "reason": "the create call was not accepted"}
+            case e.Refused():
+                return {
+                    "owner": "",
+                    "reserved": Decimal(0),
+                    "refusals": shard.refusals + 1,
+                    "reason": event.reason,
+                    "not_before": event.not_before,
+                }
+            case e.Submitted():
+                self.attempts[_key(shard.number, shard.attempt)] = Attempt(
+                    shard.number, shard.attempt, shard.records, event.batch_id, event.at, shard.reserved
+                )
+                return {"batch_id": event.batch_id, "owner": "", "refusals": 0, "reason": "", "reserved": Decimal(0)}
+            case e.Ended():
+                self._attempt(
+                    shard, ended_at=event.at, outcome=event.outcome, compute_seconds=event.compute_seconds
+                )
+                return {"outcome": event.outcome, "reason": event.reason}
+            case e.Collected():
+                self._attempt(shard, collected_at=event.at, tallies=event.tallies)
+                answers = (*shard.answers, event.answers) if event.answers else shard.answers
+                return {"remaining": event.remaining, "answers": answers, "counts": event.counts}
+            case e.Retrying():
+                return {
+                    "attempt": event.attempt,
+                    "requests": event.requests,
+                    "records": event.records,
+                    "size": event.size,
+                    "batch_id": "",
+                    "outcome": "",
+                    "rows": "",
+                    "not_before": 0.0,
+                    "base": shard.attempt if shard.phase is Phase.SETTLED else shard.base,
+                    "reopenings": self._get_extra(),
+                }
+            case e.Settled():
+                left = shard.records if shard.phase is Phase.BUILT else shard.remaining
+                return {"rows": event.rows, "counts": event.counts, "remaining": left, "reopenings": self._get_extra()}
+            case _:
+                return {}
+
+    def _attempt(self, shard: ShardState, **changes: object) -> None:
+        key = _key(shard.number, shard.attempt)
+        self.attempts[key] = msgspec.structs.replace(self.attempts[key], **changes)
