@@ -141,12 +141,15 @@ class Retrying(Event, frozen=True, tag="retrying"):
 
 
 class Settled(Event, frozen=True, tag="settled"):
-    """Every row of the shard has its final status; `rows` is their file."""
+    """Every row of the shard has its final status; `rows` is their file.
+
+    `given_up` says why rows were not asked that could have been: `budget`, `cancelled`, or "".
+    """
 
     shard: int
     rows: str
     counts: dict[str, int]
-    size: int = 0
+    given_up: str = ""
 
 
 class Reopened(Event, frozen=True, tag="reopened"):

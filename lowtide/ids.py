@@ -20,7 +20,11 @@ def document_id(uri: str, key: str) -> str:
 
 
 def request_id(
-    content_sha256: str, operation_version: str, model: str, parameters: Mapping[str, object], fields: Sequence[str | None]
+    content_sha256: str,
+    operation_version: str,
+    model: str,
+    parameters: Mapping[str, object],
+    fields: Sequence[str | None],
 ) -> str:
     """32 hex digits of everything that the answer depends on: the cache key as well.
 

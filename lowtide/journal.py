@@ -106,4 +106,6 @@ class Journal:
         try:
             return self._decoder.decode(self._store.read(path))
         except msgspec.DecodeError as error:
-            raise CorruptJournal(f"{self._store.uri_of(path)}: not a journal entry that this version knows: {error}") from error
+            raise CorruptJournal(
+                f"{self._store.uri_of(path)}: not a journal entry that this version knows: {error}"
+            ) from error

@@ -85,7 +85,12 @@ def _of_attempt(attempt: Attempt, price: Price) -> Iterator[Entry]:
 def spent(state: RunState, price: Price) -> Decimal:
     """USD that the provider has earned on this run so far."""
     return sum(
-        (entry.amount for attempt in state.attempts.values() for entry in _of_attempt(attempt, price) if entry.kind == "actual"),
+        (
+            entry.amount
+            for attempt in state.attempts.values()
+            for entry in _of_attempt(attempt, price)
+            if entry.kind == "actual"
+        ),
         Decimal(0),
     )
 

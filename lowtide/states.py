@@ -20,7 +20,6 @@ import msgspec
 from lowtide import events as e
 from lowtide.errors import CorruptJournal
 
-
 BUILD_LEASE = 60.0
 """Seconds for which a builder on another machine is believed to be at work after its last sign of life."""
 
@@ -101,6 +100,7 @@ class ShardState(msgspec.Struct, frozen=True):
     reopenings: int = 0
     answers: tuple[str, ...] = ()
     rows: str = ""
+    given_up: str = ""
     counts: dict[str, int] = msgspec.field(default_factory=dict)
 
 
@@ -239,7 +239,12 @@ class _Draft:
     def _changes(self, shard: ShardState, event: e.AnyEvent) -> dict[str, object]:
         match event:
             case e.Submitting():
-                return {"owner": event.owner, "expires": event.expires, "reserved": event.reserved, "missing_since": 0.0}
+                return {
+                    "owner": event.owner,
+                    "expires": event.expires,
+                    "reserved": event.reserved,
+                    "missing_since": 0.0,
+                }
             case e.Missing():
                 return {"missing_since": shard.missing_since or event.at, "since": shard.since}
             case e.Absent():
@@ -258,9 +263,7 @@ class _Draft:
                 )
                 return {"batch_id": event.batch_id, "owner": "", "refusals": 0, "reason": "", "reserved": Decimal(0)}
             case e.Ended():
-                self._attempt(
-                    shard, ended_at=event.at, outcome=event.outcome, compute_seconds=event.compute_seconds
-                )
+                self._attempt(shard, ended_at=event.at, outcome=event.outcome, compute_seconds=event.compute_seconds)
                 return {"outcome": event.outcome, "reason": event.reason}
             case e.Collected():
                 self._attempt(shard, collected_at=event.at, tallies=event.tallies)
@@ -275,13 +278,20 @@ class _Draft:
                     "batch_id": "",
                     "outcome": "",
                     "rows": "",
+                    "given_up": "",
                     "not_before": 0.0,
                     "base": shard.attempt if shard.phase is Phase.SETTLED else shard.base,
                     "reopenings": self._get_extra(),
                 }
             case e.Settled():
                 left = shard.records if shard.phase is Phase.BUILT else shard.remaining
-                return {"rows": event.rows, "counts": event.counts, "remaining": left, "reopenings": self._get_extra()}
+                return {
+                    "rows": event.rows,
+                    "counts": event.counts,
+                    "remaining": left,
+                    "given_up": event.given_up,
+                    "reopenings": self._get_extra(),
+                }
             case _:
                 return {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
 import pyarrow as pa
 
 from lowtide import events as e
@@ -12,6 +13,7 @@ from lowtide.collecting.outcomes import Outcomes, split_lines
 from lowtide.collecting.rows import Verdict, build_rows, write_rows
 from lowtide.engine.context import Context
 from lowtide.states import ShardState
+
 
 def collect(context: Context, number: int) -> None:
     """Fetch an ended batch's output, keep it as it came, and join it; then build the next attempt or settle the shard.
@@ -52,7 +54,8 @@ def settle(context: Context, number: int, reason: str) -> None:
     shard = context.state.shards[number]
     index = context.index(shard)
     outcomes = context.outcomes(shard, index)
-    context.journal.append(_settled(context, shard, index, outcomes, Verdict("skipped", reason)))
+    settled = _settled(context, shard, index, outcomes, Verdict("skipped", reason))
+    context.journal.append(msgspec.structs.replace(settled, given_up=reason))
 
 
 def reopen(context: Context, number: int) -> None:
@@ -111,9 +114,7 @@ def _next_attempt(context: Context, shard: ShardState, remaining: Sequence[int])
     )
 
 
-def _settled(
-    context: Context, shard: ShardState, index: pa.Table, outcomes: Outcomes, leftover: Verdict
-) -> e.Settled:
+def _settled(context: Context, shard: ShardState, index: pa.Table, outcomes: Outcomes, leftover: Verdict) -> e.Settled:
     rows = build_rows(
         index,
         outcomes,

@@ -33,7 +33,7 @@ def open_run(work: Work, *, retry: bool = False, clock: Callable[[], float] = ti
     """The run for what is there now: a new one, or the one that was begun or done before.
 
     An open run is asked for in its journal; one whose rows are published already is left as it is. `retry` asks again
-    for rows that ended without an answer, and so does a run that was cancelled.
+    for rows that ended without an answer, and so does a run that was cancelled or had reached its budget.
     """
     with spool() as folder:
         plan, inputs = _planned(work, Path(folder), clock)
@@ -49,7 +49,8 @@ def open_run(work: Work, *, retry: bool = False, clock: Callable[[], float] = ti
     state = run.state
     unanswered = any(shard.remaining for shard in state.shards.values() if shard.rows)
     events: list[e.AnyEvent] = []
-    if state.cancelled or (retry and unanswered and state.settled):
+    stopped = state.cancelled or any(shard.given_up for shard in state.shards.values())
+    if stopped or (retry and unanswered and state.settled):
         events.append(e.Reopened(at=clock(), attempts=stored.attempts))
     if events or not is_published(run):
         events.append(e.Requested(at=clock()))

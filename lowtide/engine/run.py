@@ -82,7 +82,7 @@ class Run:
             grace=context.work.grace.total_seconds(),
             live_batches=limits.live_batches,
             consistent_lookup=limits.consistent_lookup,
-            cap=context.plan.run_usd,
+            cap=context.work.run_usd,
             price_of=lambda shard: _highest_price(shard, context, price),
         )
         decision = decide(
@@ -96,20 +96,23 @@ class Run:
         actions = tuple(a for a in decision.actions if not (isinstance(a, Poll) and a.shard in polled))
         return Decision(actions, decision.done, decision.over_budget)
 
-    def advance(self, listen: Listener = lambda progress: None) -> Progress:
+    def advance(self, listen: Listener = lambda progress: None, *, leave: tuple[type[Action], ...] = ()) -> Progress:
         """One pass: do what can be done until only waiting is left. Open batches are polled once.
 
+        Actions of the types in `leave` are left to somebody else, and the pass is done when only they are left.
         Raises what a step raises; what was done up to then is in the journal.
         """
         self.refresh()
         polled: set[int] = set()
         while True:
             decision = self.decide(frozenset(polled))
-            if not decision.actions:
+            actions = [action for action in decision.actions if not isinstance(action, leave)]
+            if not actions:
                 break
-            self.perform(decision.actions, listen)
-            polled |= {action.shard for action in decision.actions if isinstance(action, Poll)}
-        return self.progress("done" if decision.done else "waiting", done=decision.done)
+            self.perform(actions, listen)
+            polled |= {action.shard for action in actions if isinstance(action, Poll)}
+        done = decision.done or bool(decision.actions)
+        return self.progress("done" if done else "waiting", done=done)
 
     def perform(self, actions: Sequence[Action], listen: Listener = lambda progress: None) -> None:
         """Carry out actions. One that another process has carried out meanwhile is passed over."""
@@ -205,11 +208,15 @@ def drive(
     *,
     poll: float,
     until: float | None = None,
+    leave: tuple[type[Action], ...] = (),
     sleep: Callable[[float], None] = time.sleep,
 ) -> Progress:
-    """Advance the run until it is done, or until the clock passes `until`; `poll` seconds lie between two passes."""
+    """Advance the run until it is done, or until the clock passes `until`; `poll` seconds lie between two passes.
+
+    Actions of the types in `leave` are left undone.
+    """
     while True:
-        progress = run.advance(listen)
+        progress = run.advance(listen, leave=leave)
         listen(progress)
         if progress.done or (until is not None and run.context.clock() + poll > until):
             return progress

@@ -45,7 +45,11 @@ def submit(context: Context, action: Submit) -> None:
         now = context.clock()
         context.journal.append(
             e.Refused(
-                at=now, shard=shard.number, attempt=shard.attempt, reason=str(error), not_before=now + pause if pause else 0
+                at=now,
+                shard=shard.number,
+                attempt=shard.attempt,
+                reason=str(error),
+                not_before=now + pause if pause else 0,
             )
         )
         if isinstance(error, Terminal):
@@ -63,7 +67,7 @@ def _still_allowed(context: Context, state: RunState, reserve: Decimal) -> bool:
     live = sum(s.phase in (Phase.SUBMITTING, Phase.SUBMITTED) for s in state.shards.values())
     if live >= context.backend.limits.live_batches:
         return False
-    cap = context.plan.run_usd
+    cap = context.work.run_usd
     return cap is None or spent(state, context.work.price) + state.reserved + reserve <= cap
 
 

@@ -1,0 +1,1 @@
+"""Where results are kept for readers: one module for each table format."""

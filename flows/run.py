@@ -1,0 +1,66 @@
+"""The flow that runs a job over a window: list, build, answer, publish. Deployments use `lowtide.flows.run.run_job`."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+from prefect import Flow, flow
+
+from lowtide.engine import is_published
+from lowtide.engine.run import Listener, Run
+from lowtide.flows.pages import ProgressPage, write_summary
+from lowtide.summary import Summary, summarize
+from lowtide.tasks import steps
+
+PASS_SECONDS = 20.0
+"""What one task does: enough to be worth its overhead, little enough to read."""
+
+MOST_PASSES = 90
+"""Task runs of a flow run stay below a hundred; a run that needs more goes on in the next flow run."""
+
+
+def job_flow(listen: Listener = lambda progress: None) -> Flow[[str, str, bool, float], dict[str, object]]:
+    """The flow, telling its progress to `listen` as well."""
+
+    @flow(name="lowtide run", flow_run_name="run {job} over {window}", persist_result=False, validate_parameters=True)
+    def run_job(job: str, window: str = "all", retry: bool = False, wait: float = 1800.0) -> dict[str, object]:
+        """Run a job file over a window, or go on with a run; returns its summary.
+
+        `wait` bounds the seconds that this flow run waits for answers. A run that is not done by then loses nothing: run
+        the flow again, or let the advance flow do it.
+        """
+        run = steps.open_run(job, window, retry=retry)
+        if not is_published(run):
+            page = ProgressPage(run.plan.job, run.plan.window, listen)
+            steps.build(run, page)
+            answer_shards(run, page, wait)
+        return _finish(run)
+
+    return run_job
+
+
+def answer_shards(run: Run, listen: Listener, wait: float) -> None:
+    """Passes over the shards until all are settled, then publish; stops early when `wait` seconds are over."""
+    until = run.context.clock() + wait
+    poll = run.context.work.poll.total_seconds()
+    for number in range(1, MOST_PASSES + 1):
+        progress = steps.answer(
+            run, listen, number=number, seconds=max(PASS_SECONDS, wait / MOST_PASSES) if wait else 0.0
+        )
+        if progress.done:
+            steps.publish(run, listen)
+            return
+        if run.context.clock() + poll > until:
+            return
+        time.sleep(poll)
+
+
+def _finish(run: Run) -> dict[str, object]:
+    summary: Summary = summarize(run)
+    write_summary(summary)
+    result: dict[str, object] = msgspec.to_builtins(summary)
+    return result
+
+
+run_job = job_flow()

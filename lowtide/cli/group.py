@@ -1,0 +1,169 @@
+"""The commands, their options and their help; what they do is in the modules beside this one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import click
+
+from lowtide import __version__
+from lowtide.errors import LowtideError
+
+P = ParamSpec("P")
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells do."""
+
+
+def ends_well(command: Callable[P, int]) -> Callable[P, None]:
+    """Turn a command's result, or what it raised on purpose, into an exit code and one message."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except LowtideError as error:
+            click.echo(f"error: {error}", err=True)
+            code = error.exit_code
+        except BrokenPipeError:
+            # The reader has gone (`lowtide show … | head`): not an error of ours.
+            sys.stderr.close()
+            code = 0
+        except KeyboardInterrupt:
+            click.echo("\nstopped; nothing is lost: the same command goes on from here", err=True)
+            code = INTERRUPTED
+        sys.exit(code)
+
+    return wrapped
+
+
+job_argument = click.argument("job", type=click.Path(), default="lowtide.yaml", required=False)
+window_option = click.option(
+    "--window",
+    default="all",
+    show_default=True,
+    help="Which documents: all, 2026, 2026-11, 2026-W47, 2026-11-20, 2026-11-20T05 or START..END.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 2 bad input, 3 nothing to do or stale, 4 finished with failed rows, 5 over budget.",
+)
+@click.version_option(__version__, prog_name="lowtide")
+def main() -> None:
+    """Batch inference over document collections, never paid twice, accounted for to the token."""
+
+
+@main.command()
+@click.argument("path", type=click.Path(), default="lowtide.yaml", required=False)
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@ends_well
+def init(path: str, force: bool) -> int:
+    """Write a job file to start from, with comments."""
+    from lowtide.cli import setup
+
+    return setup.init(path, force=force)
+
+
+@main.command()
+@ends_well
+def schema() -> int:
+    """Print the JSON Schema of job files, for editors."""
+    from lowtide.cli import setup
+
+    return setup.schema()
+
+
+@main.command()
+@job_argument
+@window_option
+@json_option
+@ends_well
+def plan(job: str, window: str, as_json: bool) -> int:
+    """Show what a run would read, ask and cost. Writes nothing, spends nothing."""
+    from lowtide.cli import running
+
+    return running.plan(job, window, as_json=as_json)
+
+
+@main.command()
+@job_argument
+@window_option
+@click.option("--direct", is_flag=True, help="Run the engine without Prefect.")
+@click.option("--wait/--no-wait", default=True, help="Wait for the answers, or submit and return.", show_default=True)
+@click.option("--retry", is_flag=True, help="Ask again for rows that ended without an answer.")
+@json_option
+@ends_well
+def run(job: str, window: str, direct: bool, wait: bool, retry: bool, as_json: bool) -> int:
+    """Run a job over a window, or go on with a run that was begun.
+
+    The same job, window and documents again is the same run: it goes on where it stopped, or does nothing (exit code 3).
+    """
+    from lowtide.cli import running
+
+    return running.run(job, window, direct=direct, wait=wait, retry=retry, as_json=as_json)
+
+
+@main.command()
+@job_argument
+@window_option
+@json_option
+@ends_well
+def status(job: str, window: str, as_json: bool) -> int:
+    """Say where the last run over a window stands."""
+    from lowtide.cli import running
+
+    return running.status(job, window, as_json=as_json)
+
+
+@main.command()
+@job_argument
+@window_option
+@ends_well
+def cancel(job: str, window: str) -> int:
+    """Stop the last run over a window; what was answered is kept and published."""
+    from lowtide.cli import running
+
+    return running.cancel(job, window)
+
+
+@main.command()
+@job_argument
+@window_option
+@click.option("--rows", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many rows.")
+@click.option("--status", "only", help="Only rows with this status: ok, invalid, refused, error or skipped.")
+@json_option
+@ends_well
+def show(job: str, window: str, rows: int, only: str | None, as_json: bool) -> int:
+    """Show a few rows of a window's results."""
+    from lowtide.cli import reading
+
+    return reading.show(job, window, rows=rows, only=only, as_json=as_json)
+
+
+@main.command()
+@job_argument
+@window_option
+@click.option("--out", type=click.Path(), help="Where to write the page.  [default: ./JOB-WINDOW.html]")
+@ends_well
+def report(job: str, window: str, out: str | None) -> int:
+    """Write one self-contained HTML page about a window's last run."""
+    from lowtide.cli import reading
+
+    return reading.report(job, window, out=out)
+
+
+@main.command()
+@job_argument
+@json_option
+@ends_well
+def doctor(job: str, as_json: bool) -> int:
+    """Check what a job needs: its file, source, root, backend and packages."""
+    from lowtide.cli import setup
+
+    return setup.doctor(job, as_json=as_json)

@@ -1,0 +1,62 @@
+"""`show` and `report`: what a window's tables hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+
+import click
+import orjson
+import pyarrow.parquet as pq
+
+from lowtide import engine
+from lowtide.cli import views
+from lowtide.cli.running import prepare
+from lowtide.engine.publishing import results_path
+from lowtide.errors import ConfigError
+from lowtide.plan import Work
+from lowtide.reporting import report_of
+from lowtide.schemas import STATUSES
+
+
+def show(job: str, window: str, *, rows: int, only: str | None, as_json: bool) -> int:
+    """Print the first rows of the window's results."""
+    if only is not None and only not in STATUSES:
+        raise ConfigError(f"--status {only!r}: there is no such status; there are {', '.join(STATUSES)}")
+    work = prepare(job, window)
+    found = list(islice(_rows(work, only), rows))
+    if as_json:
+        click.echo(orjson.dumps(found, default=str, option=orjson.OPT_INDENT_2).decode())
+    else:
+        views.show_rows(found)
+        if not found:
+            click.echo("no such rows", err=True)
+    return 0
+
+
+def _rows(work: Work, only: str | None) -> Iterator[Mapping[str, object]]:
+    path = results_path(work.job, work.window.name)
+    if work.root.info(path) is None:
+        raise ConfigError(f"{work.root.uri_of(path)}: nothing has been published for this window yet")
+    with work.root.open(path) as source:
+        for batch in pq.ParquetFile(source, pre_buffer=False).iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                if only is None or row["status"] == only:
+                    yield row
+
+
+def report(job: str, window: str, *, out: str | None) -> int:
+    """Write the report of the window's last run."""
+    work = prepare(job, window)
+    run = engine.find_run(work)
+    if run is None or not run.state.published_at:
+        raise ConfigError(f"job {work.job!r} has published nothing over window {work.window.name!r}: run it first")
+    path = Path(out or f"{work.job}-{work.window.name}.html")
+    try:
+        with path.open("wb") as page:
+            report_of(run, page)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    click.echo(str(path))
+    return 0

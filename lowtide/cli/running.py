@@ -1,0 +1,130 @@
+"""`plan`, `run`, `status` and `cancel`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from lowtide import engine
+from lowtide.cli import views
+from lowtide.cli.progress import shown
+from lowtide.connectors.assembly import assemble
+from lowtide.engine import Run
+from lowtide.errors import ConfigError, StalePlan
+from lowtide.events import CancelRequested
+from lowtide.job import load_job
+from lowtide.plan import Work
+from lowtide.summary import Summary, summarize
+from lowtide.windows import parse_window
+
+DONE, NOTHING_TO_DO, FAILED_ROWS, OVER_BUDGET = 0, 3, 4, 5
+
+
+def prepare(job: str, window: str) -> Work:
+    """The job's work over the window, ready to be planned."""
+    return assemble(load_job(Path(job)), parse_window(window))
+
+
+def plan(job: str, window: str, *, as_json: bool) -> int:
+    """Show the plan."""
+    planned = engine.plan_run(prepare(job, window))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(planned)).decode())
+    else:
+        views.show_plan(planned)
+    return DONE
+
+
+def run(job: str, window: str, *, direct: bool, wait: bool, retry: bool, as_json: bool) -> int:
+    """Run, or go on, and say how it ended."""
+    work = prepare(job, window)
+    _warn_of_unfinished(work)
+    current = engine.open_run(work, retry=retry)
+    if engine.is_published(current):
+        return _nothing_to_do(current, as_json=as_json)
+    with shown(quiet=as_json) as listen:
+        if direct:
+            engine.drive(current, listen, poll=work.poll.total_seconds(), until=None if wait else 0.0)
+        else:
+            from lowtide.flows.command import run_through_prefect
+
+            run_through_prefect(job, window, wait=wait, listen=listen, fallback=current)
+    current.refresh()
+    summary = summarize(current)
+    _tell(summary, as_json=as_json)
+    return _exit_code(current, summary)
+
+
+def status(job: str, window: str, *, as_json: bool) -> int:
+    """Show where the window's last run stands."""
+    summary = summarize(_last_run(job, window))
+    _tell(summary, as_json=as_json)
+    return DONE
+
+
+def cancel(job: str, window: str) -> int:
+    """Ask for the run to stop, and see it through."""
+    current = _last_run(job, window)
+    if current.state.published_at >= current.state.requested_at and current.state.published_at:
+        click.echo(f"run {current.plan.run_id} is finished: there is nothing to cancel", err=True)
+        return NOTHING_TO_DO
+    if not current.state.cancelled:
+        current.context.journal.append(CancelRequested(at=current.context.clock()))
+    with shown() as listen:
+        engine.drive(current, listen, poll=min(current.context.work.poll.total_seconds(), 5.0))
+    _tell(summarize(current), as_json=False)
+    return DONE
+
+
+def _last_run(job: str, window: str) -> Run:
+    work = prepare(job, window)
+    found = engine.find_run(work)
+    if found is None:
+        raise ConfigError(
+            f"job {work.job!r} has no run over window {work.window.name!r} under {work.root.uri}; "
+            f"start one with: lowtide run {job} --window {window}"
+        )
+    return found
+
+
+def _warn_of_unfinished(work: Work) -> None:
+    """An earlier run that still has batches out goes on costing; say so."""
+    earlier = engine.find_run(work)
+    if earlier is None:
+        return
+    open_batches = earlier.progress("").open_batches
+    if open_batches and engine.plan_run(work).run_id != earlier.plan.run_id:
+        click.echo(
+            f"warning: documents or prompts have changed, and run {earlier.plan.run_id} still has {open_batches} "
+            "batches out; its answers will not be used",
+            err=True,
+        )
+
+
+def _nothing_to_do(current: Run, *, as_json: bool) -> int:
+    summary = summarize(current)
+    _tell(summary, as_json=as_json)
+    if not as_json:
+        click.echo("Nothing new, nothing bought: these documents were asked these questions before.", err=True)
+    return NOTHING_TO_DO
+
+
+def _tell(summary: Summary, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(summary)).decode())
+    else:
+        views.show_summary(summary)
+
+
+def _exit_code(current: Run, summary: Summary) -> int:
+    if not engine.is_published(current):
+        if current.state.settled:
+            raise StalePlan(f"run {summary.run_id} is settled and was not published: a later run of this window was")
+        print("not finished: the same command goes on, and `lowtide status` says where it stands", file=sys.stderr)
+        return DONE
+    if summary.over_budget:
+        return OVER_BUDGET
+    return FAILED_ROWS if summary.failed else DONE

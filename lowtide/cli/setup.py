@@ -1,0 +1,95 @@
+"""`init`, `schema` and `doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import orjson
+
+from lowtide.errors import ConfigError, LowtideError
+from lowtide.job import Job, job_schema, load_job
+from lowtide.job.sample import SAMPLE
+
+
+def init(path: str, *, force: bool) -> int:
+    """Write the sample job file; never over a file that is there, unless told so."""
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("w" if force else "x", encoding="utf-8") as out:
+            out.write(SAMPLE)
+    except FileExistsError as error:
+        raise ConfigError(f"{path}: is there already; --force replaces it") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    click.echo(f"wrote {path}; next: lowtide plan {path}")
+    return 0
+
+
+def schema() -> int:
+    """Print the JSON Schema of job files."""
+    click.echo(orjson.dumps(job_schema(), option=orjson.OPT_INDENT_2).decode())
+    return 0
+
+
+class Check(NamedTuple):
+    """One thing that a job needs: `ok`, and what was found, or what to do."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+def doctor(job: str, *, as_json: bool) -> int:
+    """Look at everything that the job needs; nothing is spent, and nothing stays written."""
+    checks = list(_checks(job))
+    if as_json:
+        click.echo(orjson.dumps([check._asdict() for check in checks], option=orjson.OPT_INDENT_2).decode())
+    else:
+        for check in checks:
+            mark = click.style("ok  ", fg="green") if check.ok else click.style("fail", fg="red")
+            click.echo(f"{mark}  {check.name:<10} {check.found}")
+    return 0 if all(check.ok for check in checks) else ConfigError.exit_code
+
+
+def _checks(path: str) -> Iterator[Check]:
+    try:
+        job = load_job(Path(path))
+    except LowtideError as error:
+        yield Check("job file", False, str(error))
+        return
+    yield Check("job file", True, f"{path}: job {job.name!r}, {len(job.operations)} operations")
+    yield from _outside(job)
+    extractor = importlib.util.find_spec("kreuzberg") is not None
+    yield Check("formats", True, "html, pdf and docx can be read" if extractor else
+                "html, pdf and docx need: pip install 'lowtide[documents]'; the others can be read")  # fmt: skip
+
+
+def _outside(job: Job) -> Iterator[Check]:
+    from lowtide.connectors.assembly import assemble
+    from lowtide.plan import check_operations
+    from lowtide.windows import parse_window
+
+    try:
+        work = assemble(job, parse_window("all"))
+    except LowtideError as error:
+        yield Check("root", False, str(error))
+        return
+    yield Check("root", True, f"{work.root.uri}: can be written, and keeps put-if-absent")
+    try:
+        first = next(iter(work.documents.files()), None)
+    except LowtideError as error:
+        yield Check("source", False, str(error))
+    else:
+        found = f"{job.source.uri}: " + ("documents are there" if first else "nothing matches")
+        yield Check("source", first is not None, found)
+    try:
+        check_operations(work.operations, work.backend)
+    except LowtideError as error:
+        yield Check("backend", False, str(error))
+    else:
+        yield Check("backend", True, f"{work.backend.name}: model {work.backend.model}")

@@ -1,0 +1,142 @@
+"""How plans, runs and rows look in a terminal. Everything fits 80 columns and reads well without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lowtide.plan import RunPlan
+from lowtide.schemas import STATUSES
+from lowtide.summary import Summary
+
+_COLOURS = {"ok": "green", "skipped": "yellow", "invalid": "red", "refused": "red", "error": "red"}
+
+
+def console() -> Console:
+    """Standard output, at most 100 columns wide."""
+    found = Console(highlight=False)
+    return found if found.width <= 100 else Console(highlight=False, width=100)
+
+
+def pairs(lines: Sequence[tuple[str, str | Text]]) -> Table:
+    """Names and values, in two columns."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in lines:
+        table.add_row(name, value if isinstance(value, Text) else Text(value))
+    return table
+
+
+def show_plan(plan: RunPlan) -> None:
+    """What a run would do."""
+    questions = len(plan.operations)
+    asked = ", ".join(op.name if op.name == op.kind else f"{op.name} ({op.kind})" for op in plan.operations)
+    lines: list[tuple[str, str | Text]] = [
+        ("job", f"{plan.job}, window {plan.window}"),
+        ("run", plan.run_id),
+        ("reads", f"{count(plan.files, 'file')}, {size(plan.bytes)}"),
+        ("asks", f"{count(questions, 'operation')}: {asked}"),
+        ("where", f"{plan.backend}, model {plan.model}"),
+        ("tokens", f"about {plan.input_tokens:,} in, {plan.output_tokens:,} out"),
+        ("cost", f"about {plan.cost_usd:,.4f} USD (prices: {plan.price_id})"),
+        ("deadline", moment(plan.deadline)),
+    ]
+    if plan.run_usd is not None:
+        lines.append(("cap", f"{plan.run_usd:,} USD"))
+    console().print(pairs(lines))
+
+
+def show_summary(summary: Summary) -> None:
+    """Where a run stands, or how it ended."""
+    counts = Text("  ").join(
+        Text(f"{summary.counts[status]:,} {status}", style=_COLOURS[status])
+        for status in STATUSES
+        if summary.counts.get(status)
+    )
+    phases = ", ".join(f"{number} {phase}" for phase, number in sorted(summary.shards.items()))
+    lines: list[tuple[str, str | Text]] = [
+        ("job", f"{summary.job}, window {summary.window}"),
+        ("run", f"{summary.run_id}, {summary.state}"),
+        ("documents", f"{summary.documents:,}"),
+        ("rows", counts if counts.plain else "none yet"),
+        (
+            "answers",
+            f"{summary.answered:,} of {summary.requests:,} requests, {count(summary.batches, 'batch', 'batches')}",
+        ),
+        ("shards", phases or "none yet"),
+        ("tokens", _tokens(summary)),
+        ("cost", f"{summary.cost_usd:,.4f} USD, {summary.backend}, model {summary.model}"),
+    ]
+    if summary.finished:
+        lines.append(("took", duration(summary.finished - summary.started)))
+        lines.append(("results", summary.results))
+        lines.append(("ledger", summary.ledger))
+    else:
+        lines.append(("deadline", moment(summary.deadline)))
+    lines += [("waits", reason) for reason in summary.waiting_for[:3]]
+    console().print(pairs(lines))
+
+
+def _tokens(summary: Summary) -> str:
+    words = f"{summary.input_tokens:,} in, {summary.output_tokens:,} out"
+    if summary.wasted_tokens:
+        words += f", {summary.wasted_tokens:,} of them wasted"
+    if summary.compute_seconds:
+        words += f"; {count(summary.compute_seconds, 'CPU second')}"
+    return words
+
+
+def show_rows(rows: Sequence[Mapping[str, object]]) -> None:
+    """A few rows of results, one block each."""
+    out = console()
+    for row in rows:
+        status = str(row["status"])
+        title = Text(f"{row['document_uri']}", style="bold", overflow="ellipsis", no_wrap=True)
+        out.print(title)
+        said = row["output_text"] or row["label"] or row["output"] or row["status_reason"] or ""
+        confidence = row["confidence"]
+        if isinstance(confidence, float) and row["label"]:
+            said = f"{row['label']} ({confidence:.2f})"
+        line = Text(f"  {row['operation']:<12} ")
+        line.append(f"{status:<8}", style=_COLOURS.get(status, ""))
+        line.append(printable(str(said)))
+        out.print(line)
+
+
+def printable(text: str, longest: int = 600) -> str:
+    """Text from a document, with what would steer a terminal made visible, and cut at `longest` characters."""
+    safe = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return safe if len(safe) <= longest else f"{safe[:longest]}…"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`3 files`, `1 file`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def size(number: int) -> str:
+    """Bytes for people, in powers of 1000."""
+    if number < 1000:
+        return f"{number} bytes"
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= scale:
+            return f"{number / scale:.1f} {unit}"
+    return f"{number} bytes"
+
+
+def duration(seconds: float) -> str:
+    """`2 h 05 min`, `3 min 20 s`, `14 s`."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def moment(seconds: float) -> str:
+    """A time in UTC, to the minute."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

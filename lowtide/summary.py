@@ -1,0 +1,109 @@
+"""A run in a few numbers, for people and for programs: what the command line, Prefect's pages and the report show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+
+import msgspec
+
+from lowtide.engine.publishing import ledger_path, results_path
+from lowtide.engine.run import Run
+from lowtide.ledger import spent
+from lowtide.states import Phase
+
+FAILED = ("invalid", "refused", "error")
+"""Statuses that end a run with exit code 4."""
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """Money in USD, times in seconds since the epoch (0: not yet), `state` in words."""
+
+    job: str
+    window: str
+    run_id: str
+    state: str
+    backend: str
+    model: str
+    documents: int
+    rows: int
+    counts: dict[str, int]
+    requests: int
+    answered: int
+    shards: dict[str, int]
+    batches: int
+    input_tokens: int
+    output_tokens: int
+    wasted_tokens: int
+    compute_seconds: int
+    cost_usd: Decimal
+    reserved_usd: Decimal
+    started: float
+    finished: float
+    deadline: float
+    results: str
+    ledger: str
+    over_budget: bool
+    waiting_for: list[str]
+
+    @property
+    def failed(self) -> int:
+        """Rows that have no answer although they were asked."""
+        return sum(self.counts.get(status, 0) for status in FAILED)
+
+
+def summarize(run: Run) -> Summary:
+    """The run as its journal has it now."""
+    plan, state = run.plan, run.state
+    counts, tokens = Counter[str](), Counter[str]()
+    wasted = 0
+    for shard in state.shards.values():
+        if shard.phase is Phase.SETTLED:
+            counts.update(shard.counts)
+    for attempt in state.attempts.values():
+        for tally in attempt.tallies:
+            tokens[tally.token_type] += tally.quantity
+            wasted += tally.quantity if tally.waste else 0
+    phases = Counter(str(shard.phase) for shard in state.shards.values())
+    store = run.context.store
+    return Summary(
+        job=plan.job,
+        window=plan.window,
+        run_id=plan.run_id,
+        state=_in_words(run),
+        backend=plan.backend,
+        model=plan.model,
+        documents=sum(shard.documents for shard in state.shards.values()),
+        rows=sum(counts.values()),
+        counts=dict(counts),
+        requests=sum(shard.total for shard in state.shards.values()),
+        answered=run.progress("").answered,
+        shards=dict(phases),
+        batches=len(state.attempts),
+        input_tokens=tokens["input"] + tokens["cached_input"],
+        output_tokens=tokens["output"] + tokens["reasoning"],
+        wasted_tokens=wasted,
+        compute_seconds=sum(attempt.compute_seconds for attempt in state.attempts.values()),
+        cost_usd=spent(state, run.context.work.price),
+        reserved_usd=state.reserved,
+        started=state.started_at,
+        finished=state.published_at,
+        deadline=plan.deadline,
+        results=store.uri_of(results_path(plan.job, plan.window)),
+        ledger=store.uri_of(ledger_path(plan.job, plan.window, plan.run_id)),
+        over_budget=any(shard.given_up == "budget" for shard in state.shards.values()),
+        waiting_for=[
+            f"shard {s.number}: {s.reason}" for s in state.shards.values() if s.phase is Phase.BUILT and s.reason
+        ],
+    )
+
+
+def _in_words(run: Run) -> str:
+    state = run.state
+    if state.published_at and state.published_at >= state.requested_at:
+        return "cancelled, what was answered is published" if state.cancelled else "published"
+    if state.cancelled:
+        return "cancelling" if state.build_finished else "cancelled before anything was asked"
+    if not state.build_finished:
+        return "reading documents"
+    return "settled, to be published" if state.settled else "waiting for answers"

@@ -1,0 +1,219 @@
+"""Windows: the half-open ranges of time that a run covers, and what lies in them.
+
+A window is written `all`, `2026`, `2026-11`, `2026-W47` (ISO 8601 week, from Monday), `2026-11-20`, `2026-11-20T05`, or
+as a range `A..B` from the start of A to the start of B. Everything is in UTC, and the end is never part of a window.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from lowtide.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lowtide.records import FileInfo
+
+FORMS = "all, 2026, 2026-11, 2026-W47, 2026-11-20, 2026-11-20T05, or a range such as 2026-11-01..2026-11-15"
+WINDOW_BY = "modified, field:<name>, or path:<pattern> such as path:{year}/{month}/{day}/"
+
+_CALENDAR = re.compile(
+    r"(?P<year>[0-9]{4})"
+    r"(?:-W(?P<week>[0-9]{2})|-(?P<month>[0-9]{2})(?:-(?P<day>[0-9]{2})(?:T(?P<hour>[0-9]{2}))?)?)?",
+    re.IGNORECASE,
+)
+# ISO 8601 allows "--" where "/" cannot stand; it is what a range is called in paths.
+_RANGE = re.compile(r"\.\.|--")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_PLACEHOLDERS = ("year", "month", "day", "hour", "week")
+_PATTERNS = (
+    {"year"},
+    {"year", "month"},
+    {"year", "month", "day"},
+    {"year", "month", "day", "hour"},
+    {"year", "week"},
+)
+_BASIC_DATE = re.compile(r"[0-9]{8}")
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
+# Below the first bound (March 1973) a number is likelier a year or a counter than a time. Milliseconds begin where
+# seconds would be past the year 5138.
+_SECONDS_FROM, _MILLISECONDS_FROM, _NUMBERS_TO = 1e8, 1e11, 1e14
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The range [start, end) in UTC; both are None for `all`. `name` is safe as one part of a path in any store."""
+
+    name: str
+    start: datetime | None
+    end: datetime | None
+
+    def contains(self, moment: datetime) -> bool:
+        """Whether the moment lies in the window. A moment without a time zone is taken as UTC."""
+        if self.start is None or self.end is None:
+            return True
+        return self.start <= _utc(moment) < self.end
+
+
+def parse_window(text: str) -> Window:
+    """The window that a text names. `parse_window(window.name)` gives the same window again. Raises ConfigError."""
+    wanted = text.strip()
+    if wanted.lower() == "all":
+        return Window("all", None, None)
+    match [_calendar(part.strip()) for part in _RANGE.split(wanted)]:
+        case [Window() as window]:
+            return window
+        case [Window(start=datetime() as start) as first, Window(start=datetime() as end) as last]:
+            if start >= end:
+                raise ConfigError(f"window: found {_short(text)}: a range A..B needs an A that starts before B")
+            return Window(f"{first.name}--{last.name}", start, end)
+        case _:
+            raise ConfigError(f"window: found {_short(text)}; expected {FORMS}")
+
+
+def path_times(pattern: str) -> Callable[[str], Window | None]:
+    """A function from a path to the time that it stands for, or None where no part of the path fits the pattern.
+
+    The pattern is literal text with {year}, {month}, {day}, {hour} or {week}, and may fit anywhere in a path; the
+    leftmost fit that is a real date counts. Months, days, hours and weeks may stand without their leading zero unless
+    another number follows at once. Raises ConfigError on a pattern that cannot be read.
+    """
+    expression = _path_expression(pattern)
+
+    def find(path: str) -> Window | None:
+        fit = expression.search(path)
+        while fit:
+            window = _window(fit.groupdict())
+            if window is not None:
+                return window
+            fit = expression.search(path, fit.start() + 1)
+        return None
+
+    return find
+
+
+def file_filter(window_by: str, window: Window) -> Callable[[FileInfo], bool]:
+    """Whether a file belongs to the window, by its time or by its path. Raises ConfigError.
+
+    With `path:`, what counts is the start of the range that the path stands for; the store's path is looked at first,
+    then the whole address, since a store may begin below the dated folders. A file without a date belongs to `all`
+    only. With `field:` every file passes: its rows are told apart by `row_filter`.
+    """
+    by, argument = split_window_by(window_by)
+    if window.start is None or by == "field":
+        return lambda info: True
+    if by == "modified":
+        return lambda info: window.contains(info.modified)
+    find = path_times(argument)
+
+    def belongs(info: FileInfo) -> bool:
+        found = find(info.path) or find(info.uri)
+        return found is not None and found.start is not None and window.contains(found.start)
+
+    return belongs
+
+
+def row_filter(window_by: str, window: Window) -> tuple[str, Callable[[str | None], bool]] | None:
+    """The field that tells a row's time, and whether its value lies in the window; None where every row belongs.
+
+    Read are ISO 8601 dates and times (without a zone: UTC) and numbers of seconds or milliseconds since the epoch, from
+    1973 on. A row whose value is none of these belongs to `all` only. Raises ConfigError.
+    """
+    by, name = split_window_by(window_by)
+    if by != "field" or window.start is None:
+        return None
+
+    def belongs(value: str | None) -> bool:
+        moment = _moment(value)
+        return moment is not None and window.contains(moment)
+
+    return name, belongs
+
+
+def split_window_by(window_by: str) -> tuple[str, str]:
+    """`modified`, `path` or `field`, and its argument. Raises ConfigError."""
+    by, _, argument = window_by.partition(":")
+    if window_by == "modified" or (by == "field" and argument.strip()):
+        return by, argument
+    if by == "path" and argument:
+        _path_expression(argument)
+        return by, argument
+    raise ConfigError(f"window_by: found {_short(window_by)}; expected {WINDOW_BY}")
+
+
+def _calendar(text: str) -> Window | None:
+    fit = _CALENDAR.fullmatch(text)
+    return _window(fit.groupdict()) if fit else None
+
+
+def _window(parts: Mapping[str, str | None]) -> Window | None:
+    """The calendar's own windows; None if there is no such date, or its end is beyond what a datetime can hold."""
+    year, month, day, hour, week = (int(parts.get(name) or -1) for name in _PLACEHOLDERS)
+    try:
+        if week != -1:
+            monday = date.fromisocalendar(year, week, 1)
+            start = datetime(monday.year, monday.month, monday.day, tzinfo=UTC)
+            return Window(f"{year:04d}-W{week:02d}", start, start + timedelta(weeks=1))
+        if month == -1:
+            return Window(f"{year:04d}", datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC))
+        if day == -1:
+            start = datetime(year, month, 1, tzinfo=UTC)
+            following = (start + timedelta(days=31)).replace(day=1)
+            return Window(f"{year:04d}-{month:02d}", start, following)
+        if hour == -1:
+            start = datetime(year, month, day, tzinfo=UTC)
+            return Window(f"{start:%Y-%m-%d}".zfill(10), start, start + timedelta(days=1))
+        start = datetime(year, month, day, hour, tzinfo=UTC)
+        return Window(f"{start:%Y-%m-%dT%H}".zfill(13), start, start + timedelta(hours=1))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _path_expression(pattern: str) -> re.Pattern[str]:
+    pieces = _PLACEHOLDER.split(pattern)
+    literals, names = pieces[0::2], pieces[1::2]
+    for name in names:
+        if name not in _PLACEHOLDERS:
+            raise ConfigError(
+                f"window_by: found {{{name}}} in {_short(pattern)}; a path pattern knows "
+                + ", ".join(f"{{{known}}}" for known in _PLACEHOLDERS)
+            )
+    if set(names) not in _PATTERNS:
+        raise ConfigError(
+            f"window_by: found {_short(pattern)}; a path pattern needs {{year}}, and with it {{month}}, {{month}} and "
+            "{day}, {month} and {day} and {hour}, or {week}"
+        )
+    # At its edges a number must not go on as another number: {year} does not fit into 120261.
+    expression = re.escape(literals[0]) or "(?<![0-9])"
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        packed = (position > 0 and not literals[position]) or (position + 1 < len(names) and not literals[position + 1])
+        digits = "[0-9]{4}" if name == "year" else "[0-9]{2}" if packed else "[0-9]{1,2}"
+        expression += f"(?P={name})" if name in seen else f"(?P<{name}>{digits})"
+        expression += re.escape(literals[position + 1])
+        seen.add(name)
+    return re.compile(expression if literals[-1] else f"{expression}(?![0-9])")
+
+
+def _moment(value: str | None) -> datetime | None:
+    text = (value or "").strip()
+    try:
+        if _NUMBER.fullmatch(text) and not _BASIC_DATE.fullmatch(text):
+            number = float(text)
+            if not _SECONDS_FROM <= number < _NUMBERS_TO:
+                return None
+            return datetime.fromtimestamp(number if number < _MILLISECONDS_FROM else number / 1000, UTC)
+        return _utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

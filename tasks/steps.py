@@ -1,0 +1,54 @@
+"""The steps of a run as Prefect tasks: one for each thing that a person would want to see on the page of a flow run.
+
+States of shards live in our journal, never in Prefect: a task that is run twice finds its work done. Clients are passed
+in, so nothing is hashed, cached or kept as a result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from lowtide import engine
+from lowtide.connectors.assembly import assemble
+from lowtide.decisions import Build, Publish
+from lowtide.engine.run import Listener, Progress, Run
+from lowtide.job import load_job
+from lowtide.windows import parse_window
+
+
+@task(name="list documents", task_run_name="list documents", cache_policy=NO_CACHE, persist_result=False)
+def open_run(job: str, window: str, *, retry: bool) -> Run:
+    """List the source and open the run for what is there."""
+    work = assemble(load_job(Path(job)), parse_window(window))
+    return engine.open_run(work, retry=retry)
+
+
+@task(name="find run", task_run_name="find the last run", cache_policy=NO_CACHE, persist_result=False)
+def find_run(job: str, window: str) -> Run | None:
+    """The run that was last asked for; None if there is none."""
+    return engine.find_run(assemble(load_job(Path(job)), parse_window(window)))
+
+
+@task(name="build shards", task_run_name="read documents, build shards", cache_policy=NO_CACHE, persist_result=False)
+def build(run: Run, listen: Listener) -> Progress:
+    """Read the documents and build the shards that are missing."""
+    run.refresh()
+    run.perform([action for action in run.decide().actions if isinstance(action, Build)], listen)
+    return run.progress("built")
+
+
+@task(name="answer shards", task_run_name="answer shards, pass {number}", cache_policy=NO_CACHE, persist_result=False)
+def answer(run: Run, listen: Listener, *, number: int, seconds: float) -> Progress:
+    """Submit, poll and collect for about so many seconds, or until there is nothing left to do but to publish."""
+    until = run.context.clock() + seconds
+    poll = run.context.work.poll.total_seconds()
+    return engine.drive(run, listen, poll=poll, until=until, leave=(Publish,))
+
+
+@task(name="publish", task_run_name="publish the tables", cache_policy=NO_CACHE, persist_result=False)
+def publish(run: Run, listen: Listener) -> Progress:
+    """Replace the window's tables by this run's rows."""
+    return engine.drive(run, listen, poll=0.0, until=0.0)
