@@ -37,11 +37,12 @@ class Journal:
     `prefix` is the run's path in the store. Reading is incremental: `refresh` fetches only entries not yet seen.
     """
 
-    def __init__(self, store: Store, prefix: str, owner: str) -> None:
+    def __init__(self, store: Store, prefix: str, owner: str, *, snapshot_every: int = SNAPSHOT_EVERY) -> None:
         self._store = store
         self._entries = f"{prefix}/journal/"
         self._snapshots = f"{prefix}/snapshots/"
         self._owner = owner
+        self._snapshot_every = snapshot_every
         self._encoder = msgspec.json.Encoder()
         self._decoder = msgspec.json.Decoder(Entry)
         self._state_decoder = msgspec.json.Decoder(RunState)
@@ -78,7 +79,7 @@ class Journal:
             entry = self._encoder.encode(Entry(self._owner, tuple(events)))
             if self._store.put_if_absent(f"{self._entries}{number:06d}.json", entry):
                 self.state = after
-                if number % SNAPSHOT_EVERY == 0:
+                if number % self._snapshot_every == 0:
                     self._store.write(f"{self._snapshots}{number:06d}.json", self._encoder.encode(after))
                 return after
             self.refresh()

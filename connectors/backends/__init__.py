@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lowtide.job import BackendSpec
+from lowtide.job.model import BackendSpec
 from lowtide.protocols import Backend
 
 

@@ -41,7 +41,7 @@ def build_rows(
 ) -> pa.Table:
     """The shard's rows, sorted by document and operation, with the columns of results that differ within a run.
 
-    `op` is the operation's ordinal. A record without a final answer gets the verdict `leftover`.
+    `op` is the operation's ordinal; `requested_at` is in seconds since the epoch, 0 if nothing was asked. A record without a final answer gets the verdict `leftover`.
     """
     index = index.take(pc.sort_indices(index["document_id"]))
     first = index["first"].to_numpy()
@@ -74,7 +74,8 @@ def build_rows(
     columns["cost_usd"] = money(cost)
     columns["cost_usd_float"] = pa.array(cost / 1e12)
     columns["attempts"] = answers["attempt"]
-    columns["requested_at"] = pa.repeat(pa.scalar(int(requested_at * 1e6), pa.int64()), len(op)).cast(MOMENT)
+    asked = pa.scalar(int(requested_at * 1e6) if requested_at else None, pa.int64())
+    columns["requested_at"] = pa.repeat(asked, len(op)).cast(MOMENT)
     columns["answered_at"] = _moments(answers["answered_at"])
     for name in field_names:
         columns[name] = index[f"field:{name}"].take(documents_column)

@@ -114,13 +114,19 @@ def _next_attempt(context: Context, shard: ShardState, remaining: Sequence[int])
     )
 
 
+def _asked_at(context: Context, shard: ShardState) -> float:
+    """When the shard's latest batch was accepted; 0 if there was none."""
+    batches = (attempt.submitted_at for attempt in context.state.attempts.values() if attempt.shard == shard.number)
+    return max(batches, default=0.0)
+
+
 def _settled(context: Context, shard: ShardState, index: pa.Table, outcomes: Outcomes, leftover: Verdict) -> e.Settled:
     rows = build_rows(
         index,
         outcomes,
         operations=len(context.work.operations),
         price=context.work.price,
-        requested_at=context.plan.created_at,
+        requested_at=_asked_at(context, shard),
         field_names=context.plan.fields,
         leftover=leftover,
     )

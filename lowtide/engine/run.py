@@ -25,7 +25,7 @@ from lowtide.decisions import (
 )
 from lowtide.engine import building, collecting, publishing, submitting
 from lowtide.engine.context import Context
-from lowtide.errors import Transient
+from lowtide.errors import StalePlan, Transient
 from lowtide.journal import Superseded
 from lowtide.ledger import spent
 from lowtide.plan import RunPlan
@@ -100,8 +100,10 @@ class Run:
         """One pass: do what can be done until only waiting is left. Open batches are polled once.
 
         Actions of the types in `leave` are left to somebody else, and the pass is done when only they are left.
-        Raises what a step raises; what was done up to then is in the journal.
+        Raises what a step raises; what was done up to then is in the journal. Raises StalePlan, before anything is
+        done, if the work at hand is not what this run was planned for.
         """
+        self._check_plan()
         self.refresh()
         polled: set[int] = set()
         while True:
@@ -121,6 +123,16 @@ class Run:
                 self._perform(action, listen)
             except Superseded:
                 self.refresh()
+
+    def _check_plan(self) -> None:
+        plan, work = self.plan, self.context.work
+        planned = [(op.name, op.version) for op in plan.operations]
+        backend = (work.backend.name, work.backend.model)
+        if planned != [(op.name, op.version) for op in work.operations] or (plan.backend, plan.model) != backend:
+            raise StalePlan(
+                f"run {plan.run_id} was planned for other operations, or another backend or model, than the job file "
+                "names now; put the job file back to go on with it, or run the job again to begin a new run"
+            )
 
     def progress(self, step: str, *, done: bool = False) -> Progress:
         """Where the run stands."""

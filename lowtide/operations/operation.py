@@ -43,7 +43,8 @@ class Operation:
 
     `kind` is summarize, translate, classify, extract or prompt. `name` is unique in a job. `system` is plain text;
     `user` may use the slots `text`, `marker` and the job's fields. `schema` is the JSON Schema of the answer, None for
-    plain text. `parameters` are the kind's own settings (words, language, labels, to), for backends that are no language models.
+    plain text. `parameters` are the kind's own settings (words, language, labels, to), for backends that are no
+    language models.
     """
 
     kind: str

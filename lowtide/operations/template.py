@@ -1,4 +1,4 @@
-"""Prompt templates: literal text with `{{ name }}` slots, and nothing else, so that a request can be built by splicing."""
+"""Prompt templates: literal text with `{{ name }}` slots and nothing else, so that a request is built by splicing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from lowtide.errors import ConfigError
 
 _SLOT = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _LOGIC = re.compile(r"\{[%#]")
+# Braces around what is nearly a name. `{{"` and `{{1` stay literal text, since prompts show JSON.
+_NEARLY = re.compile(r"\{\{\s*[A-Za-z_][^{}\"\n]{0,60}\}\}?|\{\{\s*\}\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +23,19 @@ class Template:
 
     @classmethod
     def parse(cls, text: str) -> Template:
-        """Cut a text at its slots. Raises ConfigError on `{%` and `{#`: templates hold no logic."""
+        """Cut a text at its slots. Raises ConfigError on `{%` and `{#`, and on a slot that holds more than a name."""
         logic = _LOGIC.search(text)
         if logic:
             raise ConfigError(
                 f"a prompt holds {logic.group()!r} at character {logic.start()}: prompts know {{{{ name }}}} slots only"
             )
         parts = _SLOT.split(text)
+        for literal in parts[0::2]:
+            nearly = _NEARLY.search(literal)
+            if nearly:
+                raise ConfigError(
+                    f"a prompt holds {nearly.group()!r}: a slot is {{{{ name }}}}, of letters, digits and _"
+                )
         return cls(literals=tuple(parts[0::2]), slots=tuple(parts[1::2]))
 
     def render(self, values: Mapping[str, str]) -> str:

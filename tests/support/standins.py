@@ -198,7 +198,7 @@ class StandInBackend:
     provider = "nobody"
     region = "here"
     model = "echo-1"
-    parameters: Mapping[str, str | int | float | bool] = {}  # noqa: RUF012 - never changed
+    parameters: Mapping[str, str | int | float | bool] = {}
 
     def __init__(
         self,

@@ -1,0 +1,115 @@
+"""What the page's template is given: figures of four kinds, each with the table behind it. All of it is plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from markupsafe import Markup
+
+from lowtide.report import text
+
+_NAME = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One value of a table. `value` is what a machine reads, "" for text; `title` is the whole of what was cut."""
+
+    text: str
+    value: str = ""
+    number: bool = False
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The numbers behind a figure. `note` says what was left out."""
+
+    columns: tuple[Cell, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One part of a strip, or one entry of a legend."""
+
+    role: str
+    name: str
+    count: Cell
+    share: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """A whole and its parts."""
+
+    marks: Markup
+    segments: tuple[Segment, ...]
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Named lengths, one below the other."""
+
+    title: str
+    summary: str
+    marks: Markup
+    names: tuple[Cell, ...]
+    counts: tuple[Cell, ...]
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Quantities side by side. `ticks` go from the bottom up, `positions` from left to right."""
+
+    title: str
+    summary: str
+    marks: Markup
+    ticks: tuple[str, ...]
+    positions: tuple[str, ...]
+    legend: tuple[Segment, ...]
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Spans of time, one below the other. `ticks` go from left to right."""
+
+    summary: str
+    marks: Markup
+    names: tuple[Cell, ...]
+    lengths: tuple[Cell, ...]
+    ticks: tuple[str, ...]
+    legend: tuple[Segment, ...]
+    table: Table
+
+
+def words(value: str, characters: int = _NAME) -> Cell:
+    """Text, cut to fit, with the whole of it as a title."""
+    seen = text.visible(value)
+    short = text.shorten(seen, characters)
+    return Cell(short or "—", title=seen if short != seen else "")
+
+
+def number(value: int | None) -> Cell:
+    """A whole number with separators."""
+    return Cell("—", number=True) if value is None else Cell(text.count(value), str(value), number=True)
+
+
+def cash(values: Mapping[str, Decimal], *, precise: bool = True) -> Cell:
+    """Money, to the last digit unless said otherwise."""
+    plain = " ".join(f"{amount:f} {currency}" for currency, amount in values.items())
+    shown = text.visible(text.amounts(values, precise=precise))
+    return Cell(shown, text.visible(plain) or "0 USD", number=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], note: str = "") -> Table:
+    """A table whose headings stand as their columns do: numbers to the right."""
+    numeric = [bool(rows) and all(row[index].number for row in rows) for index in range(len(columns))]
+    heads = tuple(Cell(name, number=is_number) for name, is_number in zip(columns, numeric, strict=True))
+    return Table(heads, tuple(tuple(row) for row in rows), note)
