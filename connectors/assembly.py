@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lowtide.connectors.documents import SourceDocuments
-
 from lowtide import windows
 from lowtide.connectors.backends import open_backend
+from lowtide.connectors.documents import SourceDocuments
 from lowtide.connectors.stores import open_store
 from lowtide.connectors.stores.check import verify
 from lowtide.connectors.stores.source import matching, split_glob

@@ -13,6 +13,7 @@ _QUIET = {
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "DO_NOT_TRACK": "1",
 }
 
@@ -37,6 +38,8 @@ def run_through_prefect(job: str, window: str, *, wait: bool, listen: Listener, 
                 return
     except LowtideError:
         raise
-    except Exception as error:  # noqa: BLE001 - the journal is the truth: whatever Prefect says, the engine can go on
-        print(f"Prefect failed ({type(error).__name__}); going on without it", file=sys.stderr)
+    except Exception as error:
+        # The journal is the truth: whatever Prefect says, the engine can go on.
+        reason = str(error).partition("\n")[0][:200]
+        print(f"Prefect failed ({type(error).__name__}: {reason}); going on without it", file=sys.stderr)
         engine.drive(fallback, listen, poll=poll, until=None if wait else 0.0)

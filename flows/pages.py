@@ -34,7 +34,8 @@ EVERY = 5.0
 def _tolerated(write: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> object:
     try:
         return write(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001 - whatever the server says, the run goes on
+    except Exception as error:
+        # Whatever the server says, the run goes on.
         _LOG.warning("a Prefect page was not written: %s", type(error).__name__)
         return None
 

@@ -27,8 +27,8 @@ def job_flow(listen: Listener = lambda progress: None) -> Flow[[str, str, bool, 
     def run_job(job: str, window: str = "all", retry: bool = False, wait: float = 1800.0) -> dict[str, object]:
         """Run a job file over a window, or go on with a run; returns its summary.
 
-        `wait` bounds the seconds that this flow run waits for answers. A run that is not done by then loses nothing: run
-        the flow again, or let the advance flow do it.
+        `wait` bounds the seconds that this flow run waits for answers. A run that is not done by then loses nothing:
+        run the flow again, or let the advance flow do it.
         """
         run = steps.open_run(job, window, retry=retry)
         if not is_published(run):

@@ -45,7 +45,7 @@ class Reopen:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Give every row of a shard that will not be asked its final status, for this reason; "" if there is none to ask."""
+    """Give the rows of a shard that will not be asked their final status, for this reason; "" if there are none."""
 
     shard: int
     reason: str
@@ -114,7 +114,7 @@ def decide(
     submissions = _submissions(state, now, rules, spent)
     actions += submissions.actions
     if state.settled and not actions:
-        if state.published_at >= state.requested_at and state.published_at:
+        if state.published_at:
             return Decision((), done=True, over_budget=submissions.over_budget)
         actions.append(Publish())
     return Decision(tuple(actions), over_budget=submissions.over_budget)

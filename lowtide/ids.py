@@ -35,7 +35,7 @@ def request_id(
 
 
 def marker(salt: bytes, content_sha256: str) -> str:
-    """What stands around the document in its prompt: stable for the same content, not to be guessed without the salt."""
+    """What stands around the document in its prompt: stable for the same content, not to be guessed by its author."""
     return hashlib.sha256(salt + content_sha256.encode()).hexdigest()[:16]
 
 
@@ -44,12 +44,13 @@ def run_id(identity: Mapping[str, object]) -> str:
     return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
-def token(run: str, shard: int, attempt: int) -> str:
-    """The name of one attempt at one shard, the same after a crash.
+def token(run: str, nonce: str, shard: int, attempt: int) -> str:
+    """The name of one attempt at one shard, the same after a crash. `nonce` is that of the run's plan.
 
-    Letters, digits and `-`, at most 63 characters: a Bedrock jobName and clientRequestToken, a metadata value, a folder.
+    Letters, digits and `-`, at most 63 characters: fit for a Bedrock jobName and clientRequestToken, for metadata
+    and for a folder.
     """
-    return f"lt-{run}-s{shard:05d}-a{attempt}"
+    return f"lt-{run}-{nonce}-s{shard:05d}-a{attempt}"
 
 
 def record_id(ordinal: int, content_sha256: str) -> str:

@@ -66,7 +66,7 @@ class Journal:
     def append(self, *events: AnyEvent, guard: Callable[[RunState], bool] | None = None) -> RunState:
         """Write events that happen together, behind everything that has been written.
 
-        Raises Superseded if others have written something behind which they no longer fit, or for which `guard` is false.
+        Raises Superseded if others have written something behind which they no longer fit, or `guard` is false for.
         """
         while True:
             number = self.state.entry + 1

@@ -1,7 +1,7 @@
 """Who wrote an intent, and whether that process can still be alive.
 
-An owner is `host:boot:namespace:pid:start:nonce`. Only on the same host, boot and process namespace can liveness be told;
-for any other owner nothing is known, and its lease must run out.
+An owner is `host:boot:namespace:pid:start:nonce`. Only on the same host, boot and process namespace can liveness be
+told; for any other owner nothing is known, and its lease must run out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _start(pid: int) -> str:
 
 def _namespace() -> str:
     try:
-        return os.readlink("/proc/self/ns/pid").strip("pid:[]")
+        return str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
     except OSError:
         return "?"
 

@@ -1,4 +1,4 @@
-"""What a run will do, fixed before it does anything: the documents that it reads, what it asks, where and at what price.
+"""What a run will do, fixed before it does anything: the documents it reads, what it asks, where and at what price.
 
 A run is identified by its job, window, and the hash of what it reads and asks: the same again is the same run.
 """
@@ -6,6 +6,7 @@ A run is identified by its job, window, and the hash of what it reads and asks: 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,9 +71,14 @@ class PlannedOperation(msgspec.Struct, frozen=True):
 
 
 class RunPlan(msgspec.Struct, frozen=True):
-    """The run's `plan.json`. Times in seconds since the epoch, money in USD."""
+    """The run's `plan.json`. Times in seconds since the epoch, money in USD.
+
+    `nonce` tells this root's run from the same run under another root, or under one that was emptied: their batches
+    must not be taken for each other's.
+    """
 
     run_id: str
+    nonce: str
     job: str
     window: str
     window_start: datetime | None
@@ -97,6 +103,10 @@ class RunPlan(msgspec.Struct, frozen=True):
     cost_usd: Decimal
     price_id: str
     tags: dict[str, str]
+
+    def token(self, shard: int, attempt: int) -> str:
+        """The name of one attempt at one shard, the same after a crash."""
+        return ids.token(self.run_id, self.nonce, shard, attempt)
 
     @property
     def prefix(self) -> str:
@@ -167,6 +177,7 @@ def make_plan(work: Work, inputs: Inputs, now: float) -> RunPlan:
     tokens = estimate_tokens(work.operations, inputs)
     return RunPlan(
         run_id=ids.run_id(identity),
+        nonce=secrets.token_hex(4),
         job=work.job,
         window=work.window.name,
         window_start=work.window.start,

@@ -116,7 +116,7 @@ class Store(Protocol):
         """A stream whose object appears, or is replaced, in one step when the block ends, and never if it raises."""
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
-        """Create the object with this content; False, and no change, if it exists. Of any number of writers one wins."""
+        """Create the object with this content; False, and no change, if it exists. Of many writers exactly one wins."""
 
     def replace(self, path: str, source: Path, *, expected: str | None) -> bool:
         """Put a local file in the object's place in one step, if its etag is still `expected` (None: does not exist).

@@ -175,7 +175,8 @@ class _Draft:
     def take(self, event: e.AnyEvent) -> None:
         match event:
             case e.Requested():
-                self.run["requested_at"] = event.at
+                # Order says what came first. Clocks of two machines do not.
+                self.run |= {"requested_at": event.at, "published_at": 0.0}
                 if not (self._base.started_at or "started_at" in self.run):
                     self.run["started_at"] = event.at
             case e.Building():
@@ -234,7 +235,8 @@ class _Draft:
         expected = shard.attempt + 1 if isinstance(event, e.Retrying) else shard.attempt
         if getattr(event, "attempt", expected) != expected:
             raise IllegalEvent(f"{type(event).__name__} names another attempt than {expected} of shard {number}")
-        self.shards[number] = msgspec.structs.replace(shard, phase=phase, since=event.at, **self._changes(shard, event))
+        changes = {"phase": phase, "since": event.at} | self._changes(shard, event)
+        self.shards[number] = msgspec.structs.replace(shard, **changes)
 
     def _changes(self, shard: ShardState, event: e.AnyEvent) -> dict[str, object]:
         match event:

@@ -102,7 +102,8 @@ def plan(job: str, window: str, as_json: bool) -> int:
 def run(job: str, window: str, direct: bool, wait: bool, retry: bool, as_json: bool) -> int:
     """Run a job over a window, or go on with a run that was begun.
 
-    The same job, window and documents again is the same run: it goes on where it stopped, or does nothing (exit code 3).
+    The same job, window and documents again is the same run: it goes on where it stopped, or does nothing
+    (exit code 3).
     """
     from lowtide.cli import running
 

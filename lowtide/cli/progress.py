@@ -66,7 +66,7 @@ class _Lines:
             return
         self._step, self._at = progress.step, now
         detail = (
-            f"{progress.answered:,} of {progress.records:,} answers, {progress.settled} of {progress.shards} shards settled"
+            f"{progress.answered:,} of {progress.records:,} answers, {progress.settled} of {progress.shards} shards"
             if progress.records
             else f"{progress.documents:,} documents"
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from lowtide.plan import RunPlan
@@ -22,14 +23,13 @@ def console() -> Console:
     return found if found.width <= 100 else Console(highlight=False, width=100)
 
 
-def pairs(lines: Sequence[tuple[str, str | Text]]) -> Table:
-    """Names and values, in two columns."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
+def print_pairs(lines: Sequence[tuple[str, str | Text]]) -> None:
+    """Names and values, a line each. Long values are left to the terminal to wrap, so that they can be copied whole."""
+    out = console()
     for name, value in lines:
-        table.add_row(name, value if isinstance(value, Text) else Text(value))
-    return table
+        line = Text(f"{name:<10} ", style="dim")
+        line.append_text(value if isinstance(value, Text) else Text(value, style="not dim"))
+        out.print(line, soft_wrap=True)
 
 
 def show_plan(plan: RunPlan) -> None:
@@ -48,7 +48,7 @@ def show_plan(plan: RunPlan) -> None:
     ]
     if plan.run_usd is not None:
         lines.append(("cap", f"{plan.run_usd:,} USD"))
-    console().print(pairs(lines))
+    print_pairs(lines)
 
 
 def show_summary(summary: Summary) -> None:
@@ -74,12 +74,12 @@ def show_summary(summary: Summary) -> None:
     ]
     if summary.finished:
         lines.append(("took", duration(summary.finished - summary.started)))
-        lines.append(("results", summary.results))
-        lines.append(("ledger", summary.ledger))
+        lines.append(("results", place(summary.results)))
+        lines.append(("ledger", place(summary.ledger)))
     else:
         lines.append(("deadline", moment(summary.deadline)))
     lines += [("waits", reason) for reason in summary.waiting_for[:3]]
-    console().print(pairs(lines))
+    print_pairs(lines)
 
 
 def _tokens(summary: Summary) -> str:
@@ -92,20 +92,36 @@ def _tokens(summary: Summary) -> str:
 
 
 def show_rows(rows: Sequence[Mapping[str, object]]) -> None:
-    """A few rows of results, one block each."""
+    """A few rows of results, under the document that they are about."""
     out = console()
+    document = None
     for row in rows:
+        if row["document_id"] != document:
+            document = row["document_id"]
+            out.print(Text(tail(printable(str(row["document_uri"])), out.width), style="bold"), soft_wrap=True)
+        line = Text(f"{row['operation']}: ", style="dim")
         status = str(row["status"])
-        title = Text(f"{row['document_uri']}", style="bold", overflow="ellipsis", no_wrap=True)
-        out.print(title)
-        said = row["output_text"] or row["label"] or row["output"] or row["status_reason"] or ""
-        confidence = row["confidence"]
-        if isinstance(confidence, float) and row["label"]:
-            said = f"{row['label']} ({confidence:.2f})"
-        line = Text(f"  {row['operation']:<12} ")
-        line.append(f"{status:<8}", style=_COLOURS.get(status, ""))
-        line.append(printable(str(said)))
-        out.print(line)
+        if status != "ok":
+            line.append(f"{status} ", style=_COLOURS.get(status, ""))
+        line.append(printable(_said(row)), style="not dim")
+        out.print(Padding(line, (0, 0, 0, 2)))
+
+
+def _said(row: Mapping[str, object]) -> str:
+    confidence = row["confidence"]
+    if row["label"] and isinstance(confidence, float):
+        return f"{row['label']} ({confidence:.2f})"
+    return str(row["output_text"] or row["label"] or row["output"] or row["status_reason"] or "")
+
+
+def tail(text: str, longest: int) -> str:
+    """The end of an address says more than its beginning."""
+    return text if len(text) <= longest else f"…{text[1 - longest :]}"
+
+
+def place(uri: str) -> str:
+    """An address as a person would type it."""
+    return unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri
 
 
 def printable(text: str, longest: int = 600) -> str:

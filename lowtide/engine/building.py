@@ -26,9 +26,14 @@ def root_salt(context: Context) -> bytes:
 
 def build(context: Context, on_documents: Callable[[int], None]) -> None:
     """Build all shards that are not built yet. Raises Superseded if another process builds."""
-    state, started = context.state, context.clock()
+    started = context.clock()
     claim = e.Building(at=started, owner=context.owner, expires=started + BUILD_LEASE)
-    context.journal.append(claim, guard=lambda now: not now.builder or context.stale(now.builder, now.builder_expires))
+    state = context.journal.append(
+        claim,
+        guard=lambda now: (
+            not now.build_finished and (not now.builder or context.stale(now.builder, now.builder_expires))
+        ),
+    )
     builder = ShardBuilder(
         context.backend,
         context.work.operations,

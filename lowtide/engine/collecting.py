@@ -1,4 +1,4 @@
-"""Collecting and settling: from an ended batch to kept answers, and from a shard with nothing left to ask to its rows."""
+"""Collecting and settling: from an ended batch to kept answers, and from a shard with nothing to ask to its rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def collect(context: Context, number: int) -> None:
 
     Reads only what the provider will not change any more, so two processes that collect write the same.
     """
-    shard = context.state.shards[number]
+    shard, cancelled = context.state.shards[number], context.state.cancelled
     index = context.index(shard)
     outcomes = context.outcomes(shard, index)
     asked = outcomes.remaining(range(shard.total)) if shard.attempt > 1 else range(shard.total)
@@ -32,7 +32,7 @@ def collect(context: Context, number: int) -> None:
 
     outcomes.collect(context.backend, _output_lines(context, shard, count), shard.attempt)
     remaining = outcomes.remaining(asked)
-    again = bool(remaining) and shard.attempt - shard.base < context.plan.attempts and not context.state.cancelled
+    again = bool(remaining) and shard.attempt - shard.base < context.plan.attempts and not cancelled
     collected = e.Collected(
         at=context.clock(),
         shard=number,
@@ -46,16 +46,20 @@ def collect(context: Context, number: int) -> None:
     if again:
         context.journal.append(collected, _next_attempt(context, shard, remaining))
     else:
-        context.journal.append(collected, _settled(context, shard, index, outcomes, _leftover(context, shard)))
+        settled = _settled(context, shard, index, outcomes, _leftover(context, shard))
+        context.journal.append(collected, settled, guard=lambda now: now.cancelled == cancelled)
 
 
 def settle(context: Context, number: int, reason: str) -> None:
     """Settle a shard that will not be submitted (any more): there is nothing to ask, or nobody may."""
-    shard = context.state.shards[number]
+    shard, cancelled = context.state.shards[number], context.state.cancelled
     index = context.index(shard)
     outcomes = context.outcomes(shard, index)
     settled = _settled(context, shard, index, outcomes, Verdict("skipped", reason))
-    context.journal.append(msgspec.structs.replace(settled, given_up=reason))
+    context.journal.append(
+        msgspec.structs.replace(settled, given_up=reason),
+        guard=lambda now: now.shards[number] == shard and now.cancelled == cancelled,
+    )
 
 
 def reopen(context: Context, number: int) -> None:
@@ -82,7 +86,7 @@ def _output_lines(context: Context, shard: ShardState, count: Callable[[int], No
 
             def kept(chunks: Iterator[bytes] = output.chunks) -> Iterator[bytes]:
                 for chunk in chunks:
-                    out.write(chunk)  # noqa: B023 - consumed before the next file begins
+                    out.write(chunk)
                     count(len(chunk))
                     yield chunk
 

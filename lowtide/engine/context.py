@@ -45,7 +45,7 @@ class Context:
         return f"{self.plan.prefix}/{name}"
 
     def stale(self, owner: str, expires: float) -> bool:
-        """Whether a claim no longer holds: its process is gone, or it is ours and we are not at it, or its time is up."""
+        """Whether a claim no longer holds: its process is gone, its time is up, or it is ours and we are not at it."""
         if owner == self.owner:
             return True
         alive = self.alive(owner)

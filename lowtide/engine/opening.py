@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,8 +38,7 @@ def open_run(work: Work, *, retry: bool = False, clock: Callable[[], float] = ti
         plan, inputs = _planned(work, Path(folder), clock)
         stored = _read_plan(work.root, plan.prefix)
         if stored is None:
-            with inputs.path.open("rb") as source, work.root.writer(f"{plan.prefix}/inputs.parquet") as out:
-                shutil.copyfileobj(source, out, 1 << 20)
+            work.root.replace(f"{plan.prefix}/inputs.parquet", inputs.path, expected=None)
             work.root.put_if_absent(f"{plan.prefix}/plan.json", msgspec.json.encode(plan))
             stored = _read_plan(work.root, plan.prefix)
             if stored is None:
@@ -73,7 +71,7 @@ def find_run(work: Work, *, run_id: str | None = None, clock: Callable[[], float
 def is_published(run: Run) -> bool:
     """Whether the window's results are those of this run, and nothing is left to do."""
     state = run.state
-    if not state.published_at or state.published_at < state.requested_at:
+    if not state.published_at:
         return False
     return published_table(run.context.store, run.plan.job, run.plan.window).run_id == run.plan.run_id
 

@@ -71,8 +71,8 @@ def publish(context: Context, on_rows: Callable[[int], None]) -> None:
             now_there = published_table(store, plan.job, plan.window)
             if now_there.run_id != plan.run_id and now_there.requested_at > state.requested_at:
                 raise StalePlan(
-                    f"run {plan.run_id} is not published: run {now_there.run_id} of the same job and window was asked for "
-                    "later and has been published; run the job again to publish what is there now"
+                    f"run {plan.run_id} is not published: run {now_there.run_id} of the same job and window was asked "
+                    "for later and has been published; run the job again to publish what is there now"
                 )
             if store.replace(results_path(plan.job, plan.window), local, expected=now_there.etag):
                 break

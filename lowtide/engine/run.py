@@ -35,7 +35,7 @@ from lowtide.states import Phase, RunState, ShardState
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands. `step` is what is being done, `documents` counts those read so far, `answered` the records."""
+    """Where a run stands. `step` is what is being done, `documents` counts those read, `answered` the records."""
 
     step: str
     documents: int
@@ -114,11 +114,17 @@ class Run:
             self.perform(actions, listen)
             polled |= {action.shard for action in actions if isinstance(action, Poll)}
         done = decision.done or bool(decision.actions)
-        return self.progress("done" if done else "waiting", done=done)
+        step = "done" if decision.done else "settled" if done else "waiting for answers"
+        return self.progress(step, done=done)
 
     def perform(self, actions: Sequence[Action], listen: Listener = lambda progress: None) -> None:
-        """Carry out actions. One that another process has carried out meanwhile is passed over."""
+        """Carry out actions, decided on the state at hand. One that another process has overtaken is passed over."""
+        decided = self.state
         for action in actions:
+            if not isinstance(action, Build | Publish):
+                number = action.shard
+                if self.state.shards[number] != decided.shards[number]:
+                    continue
             try:
                 self._perform(action, listen)
             except Superseded:
@@ -188,9 +194,9 @@ class Run:
         """Look at a batch. An error of the poll says nothing about the batch, so it is passed over."""
         shard = self.state.shards[number]
         try:
-            if stop:
-                self.context.backend.cancel(shard.batch_id)
             status = self.context.backend.poll(shard.batch_id)
+            if stop and status.outcome is None:
+                self.context.backend.cancel(shard.batch_id)
         except Transient:
             return
         self._answered[number] = min(status.answered, shard.records)
@@ -211,7 +217,9 @@ class Run:
 def _highest_price(shard: ShardState, context: Context, price: Price) -> Decimal:
     """What an attempt at the shard may cost at most: every byte a token, every answer as long as it may be."""
     longest = max(operation.max_output_tokens for operation in context.work.operations)
-    return price.amount({"input": shard.size, "output": shard.records * longest})
+    asked = max(price.unit("input"), price.unit("cached_input"))
+    answered = max(price.unit("output"), price.unit("reasoning"))
+    return asked * shard.size + answered * shard.records * longest
 
 
 def drive(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from decimal import Decimal
 
 from lowtide import events as e
-from lowtide import ids
 from lowtide.decisions import Submit
 from lowtide.engine.context import Context
 from lowtide.errors import QuotaFull, SubmitUnknown, Terminal, Transient
@@ -30,18 +29,21 @@ def submit(context: Context, action: Submit) -> None:
         at=now,
         shard=shard.number,
         attempt=shard.attempt,
-        token=ids.token(context.plan.run_id, shard.number, shard.attempt),
+        token=context.plan.token(shard.number, shard.attempt),
         owner=context.owner,
         expires=now + INTENT_LEASE,
         reserved=action.reserve,
     )
-    context.journal.append(intent, guard=lambda state: _still_allowed(context, state, action.reserve))
+    context.journal.append(
+        intent,
+        guard=lambda state: state.shards[shard.number] == shard and _still_allowed(context, state, action.reserve),
+    )
     try:
         batch_id = context.backend.submit(_handle(context, shard), intent.token)
     except SubmitUnknown:
         return
     except (QuotaFull, Transient, Terminal) as error:
-        pause = 0.0 if isinstance(error, Terminal) else min(5.0 * 2**shard.refusals, _LONGEST_PAUSE)
+        pause = 0.0 if isinstance(error, Terminal) else min(5.0 * 2 ** min(shard.refusals, 10), _LONGEST_PAUSE)
         now = context.clock()
         context.journal.append(
             e.Refused(
@@ -50,7 +52,8 @@ def submit(context: Context, action: Submit) -> None:
                 attempt=shard.attempt,
                 reason=str(error),
                 not_before=now + pause if pause else 0,
-            )
+            ),
+            guard=lambda state: state.shards[shard.number].owner == context.owner,
         )
         if isinstance(error, Terminal):
             raise
@@ -85,15 +88,20 @@ def _handle(context: Context, shard: ShardState) -> Shard:
 
 
 def resolve(context: Context, number: int) -> None:
-    """Find out what became of a stale intent: adopt its batch, or conclude, in the end, that there is none."""
+    """Find out what became of a stale intent: adopt its batch, or conclude, in the end, that there is none.
+
+    What is concluded holds for the intent that was looked up, and not for one that has taken its place meanwhile.
+    """
     shard = context.state.shards[number]
-    batch_id = context.backend.find(ids.token(context.plan.run_id, shard.number, shard.attempt))
+    batch_id = context.backend.find(context.plan.token(shard.number, shard.attempt))
     now = context.clock()
     if batch_id is not None:
         context.journal.append(e.Submitted(at=now, shard=number, attempt=shard.attempt, batch_id=batch_id))
     elif context.backend.limits.consistent_lookup or (
         shard.missing_since and now - shard.missing_since >= context.work.grace.total_seconds()
     ):
-        context.journal.append(e.Absent(at=now, shard=number, attempt=shard.attempt))
+        absent = e.Absent(at=now, shard=number, attempt=shard.attempt)
+        context.journal.append(absent, guard=lambda state: state.shards[number] == shard)
     elif not shard.missing_since:
-        context.journal.append(e.Missing(at=now, shard=number, attempt=shard.attempt))
+        missing = e.Missing(at=now, shard=number, attempt=shard.attempt)
+        context.journal.append(missing, guard=lambda state: state.shards[number] == shard)
