@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from urllib.parse import unquote
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from lowtide.plan import RunPlan
@@ -104,7 +103,9 @@ def show_rows(rows: Sequence[Mapping[str, object]]) -> None:
         if status != "ok":
             line.append(f"{status} ", style=_COLOURS.get(status, ""))
         line.append(printable(_said(row)), style="not dim")
-        out.print(Padding(line, (0, 0, 0, 2)))
+        for wrapped in line.wrap(out, out.width - 2):
+            wrapped.rstrip()
+            out.print(Text("  ").append_text(wrapped), soft_wrap=True)
 
 
 def _said(row: Mapping[str, object]) -> str:

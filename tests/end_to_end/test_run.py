@@ -174,4 +174,6 @@ def test_status_and_show_say_what_is_there(bench: Bench) -> None:
     assert status["counts"] == {"ok": 50}
     shown: subprocess.CompletedProcess[str] = bench.lowtide("show", str(bench.job), "--rows", "3")
     assert shown.returncode == 0
-    assert shown.stdout.count("doc-") == 3
+    assert shown.stdout.count("doc-") == 2
+    assert shown.stdout.count("summarize: ") == 2
+    assert shown.stdout.count("topic: ") == 1
