@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lowtide.job.load import load_job
-from lowtide.job.model import Job
+from lowtide.job.model import BackendSpec, Job, OperationSpec
 from lowtide.job.sample import SAMPLE
 from lowtide.job.schema import job_schema
 
-__all__ = ["SAMPLE", "Job", "job_schema", "load_job"]
+__all__ = ["SAMPLE", "BackendSpec", "Job", "OperationSpec", "job_schema", "load_job"]

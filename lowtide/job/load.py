@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -108,15 +109,20 @@ def _read(path: Path, file: str) -> str:
 def _located(job: JobFile, base: Path) -> Job:
     """The job with its paths made absolute; addresses with a scheme stay as they are."""
     parts: dict[str, Any] = {name: getattr(job, name) for name in JobFile.model_fields}
-    parts["source"] = job.source.model_copy(update={"uri": _absolute(job.source.uri, base)})
+    parts["source"] = job.source.model_copy(update={"uri": _absolute(job.source.uri, base, is_pattern=True)})
     parts["output"] = job.output.model_copy(update={"root": _absolute(job.output.root, base)})
     return Job.model_construct(**parts, base=base)
 
 
-def _absolute(address: str, base: Path) -> str:
+def _absolute(address: str, base: Path, *, is_pattern: bool = False) -> str:
     if _HAS_SCHEME.match(address):
         return address
-    return os.path.normpath(base / Path(address).expanduser())
+    path = Path(address).expanduser()
+    whole = os.path.normpath(base / path)
+    if is_pattern and glob.has_magic(str(base)) and not path.is_absolute() and not Path(whole).exists():
+        # The folder's own brackets and stars are letters; only what the user wrote is a pattern.
+        return os.path.normpath(Path(glob.escape(str(base))) / path)
+    return whole
 
 
 def _translate(error: ValidationError, root: Node) -> Iterable[Problem]:
@@ -158,6 +164,8 @@ def _message(kind: str, context: Mapping[str, Any], text: str, path: FieldPath, 
     allowed = _allowed(kind, context, text)
     if kind == "missing":
         return f"missing; expected {_description(path)}"
+    if context.get("found"):
+        return f"found {context['found']}; expected {allowed}"
     if value is ...:
         return f"expected {allowed}"
     if isinstance(value, Interpolated):

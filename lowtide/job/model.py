@@ -214,14 +214,14 @@ def _single_key(what: str, kinds: Mapping[str, object], example: str) -> BeforeV
             raise values.expected(f"one {what} as a mapping with a single key, such as {example}")
         [(kind, options)] = value.items()
         if kind in LATER_BACKENDS and kinds is BACKENDS:
-            raise values.expected(f"one of {', '.join(kinds)}: {kind} is not available in this version")
+            raise values.expected(f"one of: {', '.join(kinds)} ({kind} is not available in this version)", shown(kind))
         if kind not in kinds:
-            raise values.expected(f"a known {what}: {values.closest(kind, kinds)}")
+            raise values.expected(f"a known {what}; {values.closest(kind, kinds)}", shown(kind))
         if options is not None and not isinstance(options, Mapping):
-            raise values.expected(f"options of {kind} as a mapping (found {shown(options)}), such as {example}")
+            raise values.expected(f"options of {kind} as a mapping, such as {example}", shown(options))
         # A key `kind` of the user's own must stay an unknown key.
         if options and "kind" in options:
-            raise values.expected(f"no key 'kind' among the options of {kind}")
+            raise values.expected(f"options of {kind} without it", "the key 'kind'")
         return {**(options or {}), "kind": kind}
 
     return BeforeValidator(flatten)
@@ -237,14 +237,15 @@ BackendEntry: TypeAlias = Annotated[BackendSpec, _single_key("backend", BACKENDS
 class JobFile(_Section):
     """A Lowtide job: what to read, what to ask about it, where to have it answered, and where to write."""
 
-    version: Literal[1] = Field(description="The version of this format.")
+    version: values.Version = Field(description="The version of this format.")
     name: values.JobName = Field(description="The job's name: lower-case letters, digits and hyphens. Stands in paths.")
     source: Source
-    operations: Annotated[tuple[OperationEntry, ...], Field(strict=False, min_length=1)] = Field(
-        description="What is asked about each document: one result row per document and operation."
+    operations: Annotated[tuple[OperationEntry, ...], Field(strict=False), values.NOT_EMPTY] = Field(
+        json_schema_extra={"minItems": 1},
+        description="What is asked about each document: one result row per document and operation.",
     )
-    backends: Annotated[tuple[BackendEntry, ...], Field(strict=False, min_length=1)] = Field(
-        description="Where requests may be answered."
+    backends: Annotated[tuple[BackendEntry, ...], Field(strict=False), values.NOT_EMPTY] = Field(
+        json_schema_extra={"minItems": 1}, description="Where requests may be answered."
     )
     deadline: Annotated[values.Duration, values.at_least(timedelta(seconds=1), "1s")] = Field(
         default=timedelta(hours=24), description="How long a run may take."

@@ -32,7 +32,7 @@ def dotted(path: FieldPath) -> str:
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif _PLAIN_KEY.fullmatch(part):
+        elif _PLAIN_KEY.fullmatch(part) and hide(part) == part and len(part) <= _LONGEST:
             text += f".{part}" if text else part
         else:
             text += f"[{shown(part)}]"

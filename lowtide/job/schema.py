@@ -34,12 +34,9 @@ def job_schema() -> dict[str, Any]:
 
 
 def spelled(duration: timedelta) -> str:
-    """A duration as a job file writes it, in the largest unit that fits: `24h`, `60s`."""
-    seconds = round(duration.total_seconds())
-    for unit, length in (("h", 3600), ("m", 60)):
-        if seconds > length and seconds % length == 0:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"
+    """A duration as a job file writes it: `24h` where it is whole hours, else `120s`."""
+    hours, rest = divmod(duration, timedelta(hours=1))
+    return f"{round(duration.total_seconds())}s" if rest or not hours else f"{hours}h"
 
 
 def _entry(kind: str, model: type[BaseModel]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import orjson
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -33,10 +33,24 @@ _LATER = {"abfs", "abfss", "az", "azure", "wasb", "wasbs"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def expected(what: str) -> PydanticCustomError:
-    """The error of a value that is not what is allowed."""
-    # pydantic would read braces as places of its own.
-    return PydanticCustomError("expected", "{what}", {"what": what})
+def expected(what: str, found: str | None = None) -> PydanticCustomError:
+    """The error of a value that is not what is allowed; `found` is told in place of the value."""
+    # As context, not as the template: pydantic would read braces as places of its own.
+    return PydanticCustomError("expected", "{what}", {"what": what, "found": found})
+
+
+def _version(value: object) -> object:
+    # Python takes True and 1.0 for 1.
+    if type(value) is not int or value != 1:
+        raise expected("1")
+    return value
+
+
+def _not_empty(value: object) -> object:
+    # Asked first: pydantic counts only what is valid, and would call a list of one bad entry too short.
+    if isinstance(value, list) and not value:
+        raise expected("at least one entry")
+    return value
 
 
 def closest(found: str, allowed: Iterable[str]) -> str:
@@ -194,6 +208,8 @@ Money: TypeAlias = Annotated[
     BeforeValidator(_money),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^[0-9]|\$\{"}]}),
 ]
+NOT_EMPTY = BeforeValidator(_not_empty)
+Version: TypeAlias = Annotated[Literal[1], BeforeValidator(_version)]
 JobName: TypeAlias = Annotated[
     str, AfterValidator(_job_name), WithJsonSchema({"type": "string", "pattern": r"^[a-z0-9][a-z0-9-]{0,62}$|\$\{"})
 ]

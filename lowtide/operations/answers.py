@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -46,7 +46,7 @@ class SummaryAnswer:
     """`{"summary": text}`."""
 
     def __call__(self, text: str) -> Output | Invalid:
-        answer = _decode(text, _summary_decoder, ("summary",))
+        answer = _decode(text, _summary_decoder, ('"summary"',))
         if isinstance(answer, Invalid):
             return answer
         summary = answer.summary.strip()
@@ -60,7 +60,7 @@ class TranslationAnswer:
     """`{"translation": text, "source_language": code}`, the code optional."""
 
     def __call__(self, text: str) -> Output | Invalid:
-        answer = _decode(text, _translation_decoder, ("translation", "source_language"))
+        answer = _decode(text, _translation_decoder, ('"translation"', '"source_language"'))
         if isinstance(answer, Invalid):
             return answer
         translation = answer.translation.strip()
@@ -77,20 +77,21 @@ class TranslationAnswer:
 class LabelAnswer:
     """`{"label": one of the labels, "confidence": 0 to 1}`, the confidence optional.
 
-    `labels` maps each label without capitals and surplus space to the label itself.
+    `labels` maps every label, and every label without capitals and surplus space, to the label itself.
     """
 
     labels: Mapping[str, str]
 
     @classmethod
-    def of(cls, labels: Mapping[str, str]) -> LabelAnswer:
-        return cls({_folded(label): label for label in labels})
+    def of(cls, labels: Iterable[str]) -> LabelAnswer:
+        names = list(labels)
+        return cls({_folded(label): label for label in names} | {label: label for label in names})
 
     def __call__(self, text: str) -> Output | Invalid:
-        answer = _decode(text, _class_decoder, ("label", "confidence"))
+        answer = _decode(text, _class_decoder, ('"label"', '"confidence"'))
         if isinstance(answer, Invalid):
             return answer
-        label = self.labels.get(_folded(answer.label))
+        label = self.labels.get(answer.label) or self.labels.get(_folded(answer.label))
         if label is None:
             return Invalid("label: is none of the job's labels")
         confidence = answer.confidence
@@ -170,7 +171,7 @@ class SchemaAnswer:
         return name if name in self._names else "*"
 
 
-def _decode(text: str, decoder: msgspec.json.Decoder[T], keys: tuple[str, ...]) -> T | Invalid:
+def _decode(text: str, decoder: msgspec.json.Decoder[T], quoted_keys: tuple[str, ...]) -> T | Invalid:
     try:
         answer = decoder.decode(text)
     except (ValueError, RecursionError) as error:
@@ -182,8 +183,10 @@ def _decode(text: str, decoder: msgspec.json.Decoder[T], keys: tuple[str, ...]) 
         except (ValueError, RecursionError) as fault:
             return _decoding_fault(fault)
     # msgspec lets the last of two equal keys win. A key can be there twice only if its text is, or if it is escaped.
-    for key in keys:
-        if "\\u" in text or text.count(f'"{key}"') > 1:
+    if "\\u" in text:
+        return _checked_for_duplicates(text, answer)
+    for key in quoted_keys:
+        if text.count(key) > 1:
             return _checked_for_duplicates(text, answer)
     return answer
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+import msgspec
 import orjson
 
 from lowtide.operations.template import Template
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(msgspec.Struct, frozen=True, gc=False):
     """An answer that has the shape which was asked for. `document` is it as JSON, or "" for plain text."""
 
     text: str = ""
