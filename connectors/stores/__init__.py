@@ -1,0 +1,33 @@
+"""Where files are: folders and S3 buckets, behind `lowtide.protocols.Store`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lowtide.connectors.stores.addresses import local_path, scheme_of
+from lowtide.connectors.stores.check import verify
+from lowtide.connectors.stores.source import Source, matching, split_glob
+from lowtide.errors import ConfigError
+from lowtide.protocols import Store
+
+__all__ = ["Source", "matching", "open_store", "split_glob", "verify"]
+
+
+def open_store(uri: str, *, environ: Mapping[str, str] | None = None) -> Store:
+    """The store at a path, `file:///path` or `s3://bucket/prefix`. Nothing is read or written yet.
+
+    For S3, credentials, region and endpoint are those of the AWS tools (`s3_connection.connect`); `environ` goes before
+    the process's environment. Raises ConfigError for another kind of address, and where no credentials are found.
+    """
+    if scheme_of(uri) == "file":
+        from lowtide.connectors.stores.local import LocalStore  # noqa: PLC0415
+
+        return LocalStore(local_path(uri))
+    bucket, _, prefix = uri[len("s3://") :].partition("/")
+    if not bucket:
+        raise ConfigError(f"{uri!r} names no bucket: write s3://bucket/folder")
+    # boto3 takes half a second to import, and a run on disk has no use for it.
+    from lowtide.connectors.stores.s3 import S3Store  # noqa: PLC0415
+    from lowtide.connectors.stores.s3_connection import connect  # noqa: PLC0415
+
+    return S3Store(connect(bucket, environ), prefix)

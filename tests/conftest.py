@@ -1,0 +1,29 @@
+"""Fixtures that every part of the tests may use: real servers, started once a session and only if asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# First, since once this folder is searched, its own folder `lowtide` would be taken for the package.
+import lowtide  # noqa: F401
+
+# --import-mode=importlib leaves sys.path alone, and processes that tests start import the servers too.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from servers import aws
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    with aws.moto() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def ministack_url() -> Iterator[str]:
+    with aws.ministack() as url:
+        yield url
