@@ -6,12 +6,12 @@ import msgspec
 from prefect import flow
 
 from lowtide.flows.pages import write_summary
-from lowtide.flows.run import answer_shards
+from lowtide.flows.run import answer_shards, flow_run_name
 from lowtide.summary import summarize
 from lowtide.tasks import steps
 
 
-@flow(name="lowtide advance", flow_run_name="advance {job} over {window}", persist_result=False)
+@flow(name="lowtide advance", flow_run_name=flow_run_name, persist_result=False)
 def advance_job(job: str, window: str = "all") -> dict[str, object] | None:
     """Advance the run that was last asked for; starts none. Returns its summary, None if there is no run.
 

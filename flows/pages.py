@@ -80,7 +80,12 @@ def write_summary(summary: Summary) -> None:
     table = [{"what": what, "how many": number} for what, number in rows]
     words = f"Rows, tokens and cost of {summary.job}, window {summary.window}"
     _tolerated(create_table_artifact, table, key=_key("counts", summary.job, summary.window), description=words)
-    _tolerated(create_markdown_artifact, markdown(summary), key=_key("summary", summary.job, summary.window))
+    _tolerated(
+        create_markdown_artifact,
+        markdown(summary),
+        key=_key("summary", summary.job, summary.window),
+        description=f"{summary.job}, window {summary.window}: {summary.state}",
+    )
 
 
 def markdown(summary: Summary) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import msgspec
 from prefect import Flow, flow
+from prefect.runtime import flow_run
 
 from lowtide.engine import is_published
 from lowtide.engine.run import Listener, Run
@@ -20,10 +22,16 @@ MOST_PASSES = 90
 """Task runs of a flow run stay below a hundred; a run that needs more goes on in the next flow run."""
 
 
+def flow_run_name() -> str:
+    """What the flow run is called on Prefect's pages: the job file's name and the window."""
+    parameters = flow_run.parameters
+    return f"{Path(str(parameters['job'])).stem}, window {parameters['window']}"
+
+
 def job_flow(listen: Listener = lambda progress: None) -> Flow[[str, str, bool, float], dict[str, object]]:
     """The flow, telling its progress to `listen` as well."""
 
-    @flow(name="lowtide run", flow_run_name="run {job} over {window}", persist_result=False, validate_parameters=True)
+    @flow(name="lowtide run", flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
     def run_job(job: str, window: str = "all", retry: bool = False, wait: float = 1800.0) -> dict[str, object]:
         """Run a job file over a window, or go on with a run; returns its summary.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from lowtide import engine
@@ -23,7 +23,9 @@ from lowtide.windows import parse_window
 def open_run(job: str, window: str, *, retry: bool) -> Run:
     """List the source and open the run for what is there."""
     work = assemble(load_job(Path(job)), parse_window(window))
-    return engine.open_run(work, retry=retry)
+    run = engine.open_run(work, retry=retry)
+    _log(f"run {run.plan.run_id}: {run.plan.files:,} files, {run.plan.bytes:,} bytes under {work.root.uri}")
+    return run
 
 
 @task(name="find run", task_run_name="find the last run", cache_policy=NO_CACHE, persist_result=False)
@@ -37,7 +39,9 @@ def build(run: Run, listen: Listener) -> Progress:
     """Read the documents and build the shards that are missing."""
     run.refresh()
     run.perform([action for action in run.decide().actions if isinstance(action, Build)], listen)
-    return run.progress("built")
+    progress = run.progress("built")
+    _log(f"{progress.documents:,} documents, {progress.records:,} requests in {progress.shards:,} shards")
+    return progress
 
 
 @task(name="answer shards", task_run_name="answer shards, pass {number}", cache_policy=NO_CACHE, persist_result=False)
@@ -45,10 +49,21 @@ def answer(run: Run, listen: Listener, *, number: int, seconds: float) -> Progre
     """Submit, poll and collect for about so many seconds, or until there is nothing left to do but to publish."""
     until = run.context.clock() + seconds
     poll = run.context.work.poll.total_seconds()
-    return engine.drive(run, listen, poll=poll, until=until, leave=(Publish,))
+    progress = engine.drive(run, listen, poll=poll, until=until, leave=(Publish,))
+    _log(
+        f"{progress.answered:,} of {progress.records:,} requests answered, "
+        f"{progress.settled:,} of {progress.shards:,} shards settled, {progress.open_batches:,} batches open"
+    )
+    return progress
 
 
 @task(name="publish", task_run_name="publish the tables", cache_policy=NO_CACHE, persist_result=False)
 def publish(run: Run, listen: Listener) -> Progress:
     """Replace the window's tables by this run's rows."""
-    return engine.drive(run, listen, poll=0.0, until=0.0)
+    progress = engine.drive(run, listen, poll=0.0, until=0.0)
+    _log(f"the tables of window {run.plan.window} hold run {run.plan.run_id}")
+    return progress
+
+
+def _log(line: str) -> None:
+    get_run_logger().info(line)
