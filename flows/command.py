@@ -28,7 +28,7 @@ def run_through_prefect(job: str, window: str, *, wait: bool, listen: Listener, 
     from lowtide.errors import LowtideError
     from lowtide.flows.run import job_flow
 
-    poll = fallback.context.work.poll.total_seconds()
+    poll = fallback.context.work.poll_seconds
     try:
         flow = job_flow(listen)
         while True:

@@ -51,7 +51,7 @@ def job_flow(listen: Listener = lambda progress: None) -> Flow[[str, str, bool, 
 def answer_shards(run: Run, listen: Listener, wait: float) -> None:
     """Passes over the shards until all are settled, then publish; stops early when `wait` seconds are over."""
     until = run.context.clock() + wait
-    poll = run.context.work.poll.total_seconds()
+    poll = run.context.work.poll_seconds
     for number in range(1, MOST_PASSES + 1):
         progress = steps.answer(
             run, listen, number=number, seconds=max(PASS_SECONDS, wait / MOST_PASSES) if wait else 0.0

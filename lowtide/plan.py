@@ -57,6 +57,12 @@ class Work:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def poll_seconds(self) -> float:
+        """Seconds between two polls: the job's, or less where looking costs nothing."""
+        wanted, enough = self.poll.total_seconds(), self.backend.limits.poll_seconds
+        return wanted if enough is None else min(wanted, enough)
+
+    @property
     def folder(self) -> str:
         """Where this job's runs over this window lie in the root."""
         return f"runs/{self.job}/{self.window.name}"

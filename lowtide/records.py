@@ -73,7 +73,8 @@ class Limits:
     """What a backend accepts in one batch, as data. None stands for no limit.
 
     `request_bytes` bounds one JSONL line. `live_batches` bounds the batches that are open at once. `consistent_lookup`
-    says that `find` sees a batch as soon as `submit` has made it, so that absence needs no grace period.
+    says that `find` sees a batch as soon as `submit` has made it, so that absence needs no grace period. Where looking
+    costs nothing, `poll_seconds` is the longest pause between two polls, whatever the job says.
     """
 
     records: int
@@ -83,6 +84,7 @@ class Limits:
     tokens: int | None = None
     minimum_records: int = 1
     consistent_lookup: bool = False
+    poll_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def build(run: Run, listen: Listener) -> Progress:
 def answer(run: Run, listen: Listener, *, number: int, seconds: float) -> Progress:
     """Submit, poll and collect for about so many seconds, or until there is nothing left to do but to publish."""
     until = run.context.clock() + seconds
-    poll = run.context.work.poll.total_seconds()
+    poll = run.context.work.poll_seconds
     progress = engine.drive(run, listen, poll=poll, until=until, leave=(Publish,))
     _log(
         f"{progress.answered:,} of {progress.records:,} requests answered, "

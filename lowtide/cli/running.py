@@ -47,7 +47,7 @@ def run(job: str, window: str, *, direct: bool, wait: bool, retry: bool, as_json
         return _nothing_to_do(current, as_json=as_json)
     with shown(quiet=as_json) as listen:
         if direct:
-            engine.drive(current, listen, poll=work.poll.total_seconds(), until=None if wait else 0.0)
+            engine.drive(current, listen, poll=work.poll_seconds, until=None if wait else 0.0)
         else:
             from lowtide.flows.command import run_through_prefect
 
@@ -74,7 +74,7 @@ def cancel(job: str, window: str) -> int:
     if not current.state.cancelled:
         current.context.journal.append(CancelRequested(at=current.context.clock()))
     with shown() as listen:
-        engine.drive(current, listen, poll=min(current.context.work.poll.total_seconds(), 5.0))
+        engine.drive(current, listen, poll=min(current.context.work.poll_seconds, 5.0))
     _tell(summarize(current), as_json=False)
     return DONE
 

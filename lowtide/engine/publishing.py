@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from lowtide import events as e
 from lowtide.collecting.publish import write_results
 from lowtide.engine.context import Context
 from lowtide.errors import StalePlan
+from lowtide.journal import Superseded
 from lowtide.ledger import ledger_table, moment, spent
 from lowtide.plan import spool
 from lowtide.protocols import Store
@@ -59,36 +59,58 @@ def published_table(store: Store, job: str, window: str) -> PublishedTable:
 
 
 def publish(context: Context, on_rows: Callable[[int], None]) -> None:
-    """Replace the window's tables. Doing it again changes nothing.
+    """Replace the run's ledger, the window's results and the run's row, in this order. Doing it again changes nothing.
 
-    Raises StalePlan if a run that was asked for later has published already.
+    What is there is looked at before the journal is read, and replaced only if nobody has replaced it since: so nobody
+    who began earlier overwrites what somebody wrote who knew more. Raises Superseded then, and StalePlan, with the
+    ledger written, if a run that was asked for later has published its results.
     """
-    plan, state, store = context.plan, context.state, context.store
+    plan, store, decided = context.plan, context.store, context.state.entry
+    ledger_at, runs_at = (path(plan.job, plan.window, plan.run_id) for path in (ledger_path, runs_path))
+    there = published_table(store, plan.job, plan.window)
+    ledger_there, runs_there = _etag(store, ledger_at), _etag(store, runs_at)
+    state = context.journal.refresh()
+    if state.entry != decided:
+        raise Superseded("the run has moved on since it was decided to publish it")
     with spool() as folder:
-        local = Path(folder) / "results.parquet"
-        rows, size = _write_results(context, local, on_rows)
-        while True:
-            now_there = published_table(store, plan.job, plan.window)
-            if now_there.run_id != plan.run_id and now_there.requested_at > state.requested_at:
-                raise StalePlan(
-                    f"run {plan.run_id} is not published: run {now_there.run_id} of the same job and window was asked "
-                    "for later and has been published; run the job again to publish what is there now"
-                )
-            if store.replace(results_path(plan.job, plan.window), local, expected=now_there.etag):
-                break
-    counts = Counter[str]()
-    for shard in state.shards.values():
-        counts.update(shard.counts)
-    ledger = _parquet(ledger_table(plan, state, context.work.price))
-    store.write(ledger_path(plan.job, plan.window, plan.run_id), ledger)
-    now = context.clock()
-    written = size + len(ledger) + sum(shard.size for shard in state.shards.values())
-    table = pa.Table.from_pylist([_run_row(context, state, rows, counts, now, written)], schema=RUNS)
-    store.write(runs_path(plan.job, plan.window, plan.run_id), _parquet(table))
-    context.journal.append(e.Published(at=now, rows=rows, counts=dict(counts), bytes_written=written))
+        ledger = Path(folder) / "ledger.parquet"
+        pq.write_table(ledger_table(plan, state, context.work.price), ledger, compression="zstd")
+        _replace(store, ledger_at, ledger, ledger_there)
+        if there.run_id != plan.run_id and there.requested_at > state.requested_at:
+            raise StalePlan(
+                f"run {plan.run_id} is not published: run {there.run_id} of the same job and window was asked for "
+                "later and has been published; run the job again to publish what is there now"
+            )
+        results = Path(folder) / "results.parquet"
+        rows = _write_results(context, results, on_rows)
+        _replace(store, results_path(plan.job, plan.window), results, there.etag)
+        counts = Counter[str]()
+        for shard in state.shards.values():
+            counts.update(shard.counts)
+        now = context.clock()
+        requests = sum(shard.size for shard in state.shards.values())
+        written = requests + sum(path.stat().st_size for path in (ledger, results))
+        row = Path(folder) / "run.parquet"
+        table = pa.Table.from_pylist([_run_row(context, state, rows, counts, now, written)], schema=RUNS)
+        pq.write_table(table, row, compression="zstd")
+        _replace(store, runs_at, row, runs_there)
+    context.journal.append(
+        e.Published(at=now, rows=rows, counts=dict(counts), bytes_written=written),
+        guard=lambda after: after.entry == decided,
+    )
 
 
-def _write_results(context: Context, local: Path, on_rows: Callable[[int], None]) -> tuple[int, int]:
+def _etag(store: Store, path: str) -> str | None:
+    info = store.info(path)
+    return info.etag if info else None
+
+
+def _replace(store: Store, path: str, source: Path, expected: str | None) -> None:
+    if not store.replace(path, source, expected=expected):
+        raise Superseded(f"{store.uri_of(path)} was written by somebody else meanwhile")
+
+
+def _write_results(context: Context, local: Path, on_rows: Callable[[int], None]) -> int:
     plan, state, operations = context.plan, context.state, context.work.operations
     shards = [shard for _, shard in sorted(state.shards.items())]
     paths = [context.path(shard.rows) for shard in shards]
@@ -101,7 +123,7 @@ def _write_results(context: Context, local: Path, on_rows: Callable[[int], None]
         "cost_if_realtime_usd": None,
         "cached": False,
     }
-    rows = write_results(
+    return write_results(
         [lambda path=path: context.store.open(path) for path in paths],  # type: ignore[misc]  # bound at once
         local,
         total=sum(shard.documents for shard in shards) * len(operations),
@@ -121,7 +143,6 @@ def _write_results(context: Context, local: Path, on_rows: Callable[[int], None]
         },
         on_progress=on_rows,
     )
-    return rows, local.stat().st_size
 
 
 def _run_row(
@@ -170,9 +191,3 @@ def _covered(spans: list[tuple[float, float]]) -> float:
         total += max(0.0, end - max(start, until))
         until = max(until, end)
     return total
-
-
-def _parquet(table: pa.Table) -> bytes:
-    out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd")
-    return out.getvalue()

@@ -95,10 +95,10 @@ def stacked(series: Sequence[Series], top: float, *, horizontal: bool, gap: floa
         ]
         # pygal counts horizontal bars from below.
         chart.add(one.role, values[::-1] if horizontal else values)
-    return _rebuilt(chart.render_tree(), [one.role for one in series], label)
+    return _rebuilt(chart.render_tree(), [one.role for one in series], label, reverse=horizontal)
 
 
-def _rebuilt(tree: ElementTree.Element, roles: Sequence[str], label: str) -> Markup:
+def _rebuilt(tree: ElementTree.Element, roles: Sequence[str], label: str, *, reverse: bool) -> Markup:
     """Only the bars: pygal's own document brings scripts, styles, ids and a margin around the plot."""
     margin = Box.margin / (1 + 2 * Box.margin)
     crop = (_WIDTH * margin, _HEIGHT * margin, _WIDTH * (1 - 2 * margin), _HEIGHT * (1 - 2 * margin))
@@ -117,9 +117,9 @@ def _rebuilt(tree: ElementTree.Element, roles: Sequence[str], label: str) -> Mar
     for role, group in zip(roles, groups, strict=True):
         if role:
             into = ElementTree.SubElement(picture, "g", {"class": f"s-{role}"})
-            for bar in group.iter("g"):
-                if bar.get("class") == "bar":
-                    _copy_bar(bar, into)
+            bars = [bar for bar in group.iter("g") if bar.get("class") == "bar"]
+            for bar in bars[::-1] if reverse else bars:
+                _copy_bar(bar, into)
     return Markup(ElementTree.tostring(picture, encoding="unicode"))  # noqa: S704 - built here, escaped by ElementTree
 
 

@@ -25,9 +25,9 @@ class TableReader:
     def __init__(self, name: str, stream: BinaryIO) -> None:
         self._name = name
         try:
-            # With a buffer, column chunks are read page by page. Without one, a whole chunk comes into memory at once,
-            # which for a file of one row group is the whole column.
-            self._file = pq.ParquetFile(stream, buffer_size=_PAGE_BUFFER)
+            # With a buffer, and nothing read ahead, column chunks are read page by page. Otherwise a whole chunk comes
+            # into memory at once, which for a file of one row group is the whole column.
+            self._file = pq.ParquetFile(stream, buffer_size=_PAGE_BUFFER, pre_buffer=False)
         except (pa.ArrowInvalid, OSError) as error:
             raise self._broken(error) from error
         self.rows: int = self._file.metadata.num_rows

@@ -225,10 +225,12 @@ def _samples(batch: Batch, user_fields: list[str], characters: int) -> list[Samp
     def texts(name: str, limit: int = characters) -> list[str]:
         return [value or "" for value in batch.text(name, limit + 1).to_pylist()]
 
-    bodies = [text or output for text, output in zip(texts("output_text"), texts("output"), strict=True)]
     fields = {name: texts(name, _NAME) for name in user_fields}
     uris, operations, statuses = texts("document_uri"), texts("operation", _NAME), texts("status", _NAME)
     reasons, labels, models, backends = (texts(name, _NAME) for name in ("status_reason", "label", "model", "backend"))
+    # The output of a classify operation says again what the label says.
+    outputs = ["" if label else output for label, output in zip(labels, texts("output"), strict=True)]
+    bodies = [text or output for text, output in zip(texts("output_text"), outputs, strict=True)]
     confidence = batch.values("confidence")
     costs = batch.amount("cost_usd").to_pylist()
     sent, received = (batch.integer(name).to_pylist() for name in ("input_tokens", "output_tokens"))

@@ -48,7 +48,7 @@ def cost_columns(ledger: Ledger) -> Columns | None:
         ticks=tuple(_money_ticks(axis)),
         positions=_positions(groups),
         legend=_legend(series),
-        table=_table(ledger, groups),
+        table=_cost_table(ledger, groups),
     )
 
 
@@ -83,7 +83,7 @@ def token_columns(ledger: Ledger) -> Columns | None:
         ticks=tuple(_count_ticks(axis)),
         positions=_positions(groups),
         legend=_legend(series),
-        table=_table(ledger, groups),
+        table=_token_table(ledger, groups),
     )
 
 
@@ -149,13 +149,24 @@ def _gap(columns: int) -> float:
     return {1: 0.88, 2: 0.76, 3: 0.64, 4: 0.5}.get(columns, 0.25)
 
 
-def _table(ledger: Ledger, groups: Sequence[_Group]) -> Table:
-    kinds = [kind for kind in (*TOKEN_TYPES, "other") if any(group.use.useful.get(kind) for group in groups)]
+def _with_unshared(ledger: Ledger, groups: Sequence[_Group]) -> list[_Group]:
     unshared = [_Group("belongs to no shard", 0, ledger.shards[None])] if None in ledger.shards else []
+    return [*groups, *unshared]
+
+
+def _cost_table(ledger: Ledger, groups: Sequence[_Group]) -> Table:
     body = []
-    for group in (*groups, *unshared):
+    for group in _with_unshared(ledger, groups):
         whole = group.use.merged(ShardUse(cost=group.use.wasted_cost))
+        body.append([Cell(group.name), cash(group.use.cost), cash(group.use.wasted_cost), cash(whole.cost)])
+    return table(["Shard", "Answers kept", "Waste", "All"], body)
+
+
+def _token_table(ledger: Ledger, groups: Sequence[_Group]) -> Table:
+    everything = _with_unshared(ledger, groups)
+    kinds = [kind for kind in (*TOKEN_TYPES, "other") if any(group.use.useful.get(kind) for group in everything)]
+    body = []
+    for group in everything:
         parts = [number(group.use.useful.get(kind, 0)) for kind in kinds]
-        body.append([Cell(group.name), *parts, number(group.use.wasted), number(group.use.tokens), cash(whole.cost)])
-    heads = ["Shard", *(f"{_NAMES.get(kind, kind)} tokens" for kind in kinds), "wasted tokens", "all tokens", "Cost"]
-    return table([head[:1].upper() + head[1:] for head in heads], body)
+        body.append([Cell(group.name), *parts, number(group.use.wasted), number(group.use.tokens)])
+    return table(["Shard", *(_NAMES.get(kind, kind).capitalize() for kind in kinds), "Waste", "All"], body)

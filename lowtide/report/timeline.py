@@ -142,6 +142,6 @@ def _table(attempts: Sequence[_Attempt], note: str = "") -> Table:
         begun = next(when for when in _times(one.time) if when)
         state = next(state for state, when in zip(_STATES[::-1], _times(one.time)[::-1], strict=True) if when)
         facts = [number(one.time.number), number(one.time.attempt), words(one.time.backend, 30)]
-        body.append([*facts, number(one.time.records), Cell(moment(begun)), *phases, Cell(state)])
+        body.append([*facts, number(one.time.records), Cell(moment(begun), number=True), *phases, Cell(state)])
     heads = ["Shard", "Attempt", "Backend", "Requests", "Begun", *(name.capitalize() for _, name in _PHASES), "State"]
     return table(heads, body, note)

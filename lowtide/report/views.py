@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from markupsafe import Markup
@@ -11,6 +12,7 @@ from markupsafe import Markup
 from lowtide.report import text
 
 _NAME = 60
+_AMOUNT = re.compile(r"(?P<whole>-?[\d,]+)\.(?P<decimals>\d+) (?P<unit>\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,17 @@ def cash(values: Mapping[str, Decimal], *, precise: bool = True) -> Cell:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], note: str = "") -> Table:
-    """A table whose headings stand as their columns do: numbers to the right."""
+    """A table whose headings stand as their columns do, numbers to the right, with as many decimals as the longest."""
     numeric = [bool(rows) and all(row[index].number for row in rows) for index in range(len(columns))]
     heads = tuple(Cell(name, number=is_number) for name, is_number in zip(columns, numeric, strict=True))
-    return Table(heads, tuple(tuple(row) for row in rows), note)
+    aligned = [_aligned([row[index] for row in rows]) for index in range(len(columns))]
+    return Table(heads, tuple(zip(*aligned, strict=True)), note)
+
+
+def _aligned(cells: Sequence[Cell]) -> Sequence[Cell]:
+    found = [_AMOUNT.fullmatch(cell.text) if cell.number else None for cell in cells]
+    longest = max((len(one["decimals"]) for one in found if one), default=0)
+    return [
+        replace(cell, text=f"{one['whole']}.{one['decimals']:0<{longest}} {one['unit']}") if one else cell
+        for cell, one in zip(cells, found, strict=True)
+    ]

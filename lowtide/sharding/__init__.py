@@ -1,4 +1,4 @@
-"""From documents to shards: request lines by splicing, cut at a backend's limits, with an index to join answers back."""
+"""From documents to shards: lines by splicing, cut at a backend's limits, with an index to join answers back."""
 
 from __future__ import annotations
 

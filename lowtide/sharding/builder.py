@@ -6,10 +6,10 @@ record says which document of the index and which operation it belongs to, and t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -20,10 +20,14 @@ from lowtide.operations import Operation
 from lowtide.protocols import Backend
 from lowtide.records import DocumentBatch
 from lowtide.schemas import MOMENT
-from lowtide.sharding.lines import Splicer, escape, line_template, splicer
+from lowtide.sharding.lines import LineFormat, line_template
+from lowtide.sharding.prepared import Prepared, Preparer, whole
 
 TOKEN_BYTES = 4
 """Bytes of UTF-8 to a token, for totals: off by 17 % for a single document in the median, far less for a sum."""
+
+_STRETCH = 256
+"""Documents that are prepared together: many enough that columns pay, and few enough for the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,6 @@ class BuiltShard:
     end: Position
     lines: list[bytes] = field(default_factory=list)
     size: int = 0
-    tokens: int = 0
     document_id: list[str] = field(default_factory=list)
     uri: list[str] = field(default_factory=list)
     modified: list[datetime | None] = field(default_factory=list)
@@ -60,6 +63,11 @@ class BuiltShard:
     def records(self) -> int:
         return len(self.lines)
 
+    @property
+    def tokens(self) -> int:
+        """Input tokens, estimated from the size."""
+        return self.size // TOKEN_BYTES
+
     def index(self, field_names: Sequence[str]) -> pa.Table:
         """Columns document_id, document_uri, document_modified, content_sha256, first, reason, then the fields.
 
@@ -67,15 +75,22 @@ class BuiltShard:
         """
         columns: dict[str, pa.Array] = {
             "document_id": pa.array(self.document_id, pa.string()),
-            "document_uri": pa.array(self.uri, pa.string()),
+            "document_uri": _texts(self.uri),
             "document_modified": pa.array(self.modified, MOMENT),
             "content_sha256": pa.array(self.sha256, pa.string()),
             "first": pa.array(self.first, pa.int32()),
             "reason": pa.array(self.reason, pa.string()),
         }
         for name, values in zip(field_names, self.fields, strict=True):
-            columns[f"field:{name}"] = pa.array(values, pa.string())
+            columns[f"field:{name}"] = _texts(values)
         return pa.table(columns)
+
+
+def _texts(values: list[str] | list[str | None]) -> pa.Array:
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([value if value is None else whole(value) for value in values], pa.string())
 
 
 class ShardBuilder:
@@ -94,128 +109,100 @@ class ShardBuilder:
         self._operations = len(operations)
         self._records = max(min(shard_records, limits.records), self._operations)
         self._bytes = limits.bytes
-        self._tokens = limits.tokens
-        self._request_bytes = min(limits.request_bytes, limits.bytes // self._operations)
-        self._salt = salt
+        if limits.tokens is not None:
+            self._bytes = min(self._bytes, limits.tokens * TOKEN_BYTES + TOKEN_BYTES - 1)
         self._fields = tuple(field_names)
         templates = [line_template(backend, operation) for operation in operations]
         used = {slot for template in templates for slot in template.slots}
-        self._used_fields = tuple(name for name in self._fields if name in used)
-        self._uses_marker = "marker" in used
-        order = ("record_id", "text", "marker", *self._used_fields)
-        self._splicers: list[Splicer] = [splicer(template, order) for template in templates]
+        self._formats = tuple(LineFormat.of(template) for template in templates)
+        self._preparer = Preparer(
+            formats=self._formats,
+            fields=tuple(name for name in self._fields if name in used),
+            salt=salt,
+            request_bytes=min(limits.request_bytes, limits.bytes // self._operations),
+        )
 
     def build(
         self, batches: Iterable[DocumentBatch], *, first_number: int, start: Position, uris: Iterator[str]
     ) -> Iterator[BuiltShard]:
-        """Shards, in order. `batches` start at the first document of file number `start.file`, whose address `uris` gives
-        first; `start.document` documents of that file are passed over. The shard is the caller's until the next one.
+        """Shards, in order. `batches` start at the first document of file number `start.file`, whose address `uris`
+        gives first; `start.document` documents of that file are passed over. A shard is the caller's until the next.
         """
-        position = _Cursor(start, uris)
+        cursor = _Cursor(start, uris)
         shard = self._new(first_number, start)
         for batch in batches:
-            for at in range(len(batch)):
-                if position.passes_over(batch.uris[at]):
-                    continue
-                lines, reason, sha256 = self._lines(batch, at, shard.records)
-                size = sum(map(len, lines))
-                if shard.documents and self._overflows(shard, len(lines), size):
-                    shard.end = position.before
-                    yield shard
-                    shard = self._new(shard.number + 1, shard.end)
-                    lines, reason, sha256 = self._lines(batch, at, 0)
-                self._add(shard, batch, at, lines, size, reason, sha256)
-        shard.end = position.now
+            at = cursor.follow(batch.uris)
+            while at < len(batch):
+                stretch = self._preparer.prepare(batch, at, min(at + _STRETCH, len(batch)))
+                done = 0
+                while done < len(stretch):
+                    taken = min(self._room(shard), stretch.fitting(done, self._bytes - shard.size), len(stretch) - done)
+                    if not taken and shard.documents:
+                        yield shard
+                        shard = self._new(shard.number + 1, shard.end)
+                        continue
+                    self._add(shard, batch, stretch, done, done + max(taken, 1))
+                    done += max(taken, 1)
+                    shard.end = cursor.behind(at + done - 1)
+                at += done
         if shard.documents:
             yield shard
 
     def _new(self, number: int, start: Position) -> BuiltShard:
         return BuiltShard(number, start, start, fields=[[] for _ in self._fields])
 
-    def _overflows(self, shard: BuiltShard, records: int, size: int) -> bool:
-        return (
-            shard.records + records > self._records
-            or shard.documents >= 4 * self._records
-            or shard.size + size > self._bytes
-            or (self._tokens is not None and shard.tokens + size // TOKEN_BYTES > self._tokens)
-        )
+    def _room(self, shard: BuiltShard) -> int:
+        """How many documents more the shard takes, if all of them can be read."""
+        return min((self._records - shard.records) // self._operations, 4 * self._records - shard.documents)
 
-    def _lines(self, batch: DocumentBatch, at: int, ordinal: int) -> tuple[list[bytes], str | None, str | None]:
-        """The document's request lines, why there are none, and its content's hash."""
-        reason = batch.reasons[at]
-        if reason is not None:
-            return [], reason, None
-        text = batch.texts[at]
-        try:
-            escaped = escape(text)
-        except TypeError:
-            return [], "the text holds half a surrogate pair, which UTF-8 cannot carry", None
-        sha256 = hashlib.sha256(text.encode()).hexdigest()
-        marker = hashlib.sha256(self._salt + sha256.encode()).hexdigest()[:16].encode() if self._uses_marker else b""
-        values = [b"", escaped, marker]
-        for name in self._used_fields:
-            values.append(escape(_one_line(batch.fields[name][at])))
-        check = sha256[:8]
-        lines = []
-        for offset, splice in enumerate(self._splicers):
-            values[0] = b"r%07dx%s" % (ordinal + offset, check.encode())
-            line = splice(values)
-            if len(line) > self._request_bytes:
-                found = f"{len(line):,} bytes as a request, and the backend takes {self._request_bytes:,}"
-                return [], f"the document is too long: {found}; split it before it is read", sha256
-            lines.append(line)
-        return lines, None, sha256
-
-    def _add(
-        self,
-        shard: BuiltShard,
-        batch: DocumentBatch,
-        at: int,
-        lines: list[bytes],
-        size: int,
-        reason: str | None,
-        sha256: str | None,
-    ) -> None:
-        shard.first.append(shard.records if lines else -1)
+    def _add(self, shard: BuiltShard, batch: DocumentBatch, stretch: Prepared, start: int, stop: int) -> None:
+        lines = stretch.lines(self._formats, start, stop, shard.records)
+        shard.first += stretch.firsts(start, stop, shard.records, self._operations)
         shard.lines += lines
-        shard.size += size
-        shard.tokens += size // TOKEN_BYTES
-        shard.document_id.append(ids.document_id(batch.uris[at], batch.keys[at]))
-        shard.uri.append(batch.uris[at])
-        shard.modified.append(batch.modified[at])
-        shard.sha256.append(sha256)
-        shard.reason.append(reason)
+        shard.size += sum(map(len, lines))
+        shard.sha256 += stretch.sha256[start:stop]
+        shard.reason += stretch.reasons[start:stop]
+        here = slice(stretch.start + start, stretch.start + stop)
+        shard.document_id += map(ids.document_id, batch.uris[here], batch.keys[here])
+        shard.uri += batch.uris[here]
+        shard.modified += batch.modified[here]
         for name, values in zip(self._fields, shard.fields, strict=True):
-            values.append(batch.fields[name][at])
+            values.extend(batch.fields[name][here])
 
 
 class _Cursor:
-    """Follows the documents through the files that they come from."""
+    """Follows the documents through the files that they come from, one batch after the other."""
 
     def __init__(self, start: Position, uris: Iterator[str]) -> None:
         self._uris = uris
-        self._file = start.file - 1
         self._uri = ""
-        self._document = 0
         self._skip = start
-        self.before = start
-        self.now = start
+        self._file = start.file - 1
+        self._document = 0
+        self._files: list[int] = []
+        self._documents: list[int] = []
 
-    def passes_over(self, uri: str) -> bool:
-        """Take the next document; whether it is in a shard already."""
-        while uri != self._uri:
-            self._uri = next(self._uris)
-            self._file += 1
-            self._document = 0
-        self.before = self.now
-        self._document += 1
-        self.now = Position(self._file, self._document)
-        return self._file == self._skip.file and self._document <= self._skip.document
+    def follow(self, uris: Sequence[str]) -> int:
+        """Take the next batch; returns how many of its first documents are in shards already."""
+        self._files, self._documents = [], []
+        for uri, group in groupby(uris):
+            while uri != self._uri:
+                self._uri = next(self._uris)
+                self._file += 1
+                self._document = 0
+            count = sum(1 for _ in group)
+            self._files += [self._file] * count
+            self._documents += range(self._document + 1, self._document + count + 1)
+            self._document += count
+        skip = self._skip
+        if not self._files or self._files[0] > skip.file:
+            return 0
+        places = zip(self._files, self._documents, strict=True)
+        return sum(file == skip.file and document <= skip.document for file, document in places)
 
-
-def _one_line(value: str | None) -> str:
-    """A field's value as it goes into a prompt: on one line, so that it cannot pose as part of the prompt's structure."""
-    return " ".join(value.split()) if value else ""
+    def behind(self, at: int) -> Position:
+        """The position behind this document of the batch."""
+        return Position(self._files[at], self._documents[at])
 
 
 def write_index(table: pa.Table, out: BinaryIO) -> None:

@@ -25,7 +25,7 @@ operations:
       labels: {{sea: "ships, tides, waves and harbours", kitchen: "cooking, bread, ovens and recipes"}}
 backends:
   - local: {{model: tfidf}}
-limits: {{shard_records: {shard_records}, poll: 1s}}
+limits: {{shard_records: {shard_records}}}
 output: {{root: "{root}", tags: {{team: tests}}}}
 """
 
