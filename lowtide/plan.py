@@ -155,7 +155,7 @@ def list_inputs(documents: Documents, path: Path) -> Inputs:
 def read_inputs(store: Store, path: str, *, skip: int = 0) -> Iterator[FileInfo]:
     """The run's files again, from file number `skip` on."""
     with store.open(path) as source:
-        parquet = pq.ParquetFile(source, pre_buffer=False)
+        parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
         for batch in parquet.iter_batches(batch_size=_BATCH):
             if skip >= len(batch):
                 skip -= len(batch)

@@ -40,7 +40,7 @@ def _rows(work: Work, only: str | None) -> Iterator[Mapping[str, object]]:
     if work.root.info(path) is None:
         raise ConfigError(f"{work.root.uri_of(path)}: nothing has been published for this window yet")
     with work.root.open(path) as source:
-        for batch in pq.ParquetFile(source, pre_buffer=False).iter_batches(batch_size=256):
+        for batch in pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20).iter_batches(batch_size=256):
             for row in batch.to_pylist():
                 if only is None or row["status"] == only:
                     yield row
