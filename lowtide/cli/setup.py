@@ -64,9 +64,9 @@ def _checks(path: str) -> Iterator[Check]:
         return
     yield Check("job file", True, f"{path}: job {job.name!r}, {len(job.operations)} operations")
     yield from _outside(job)
-    extractor = importlib.util.find_spec("kreuzberg") is not None
-    yield Check("formats", True, "html, pdf and docx can be read" if extractor else
-                "html, pdf and docx need: pip install 'lowtide[documents]'; the others can be read")  # fmt: skip
+    extractor = importlib.util.find_spec("pypdfium2") is not None
+    yield Check("formats", True, "all formats can be read" if extractor else
+                "pdf needs: pip install 'lowtide[documents]'; the others can be read")  # fmt: skip
 
 
 def _outside(job: Job) -> Iterator[Check]:
