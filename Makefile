@@ -1,0 +1,49 @@
+# Every target makes .venv on first use, from the hash-pinned locks in requirements/. PYTHON=python3.12 picks the interpreter.
+SHELL := bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export PYTHON
+
+bin := .venv/bin
+checked := benchmarks examples infra/dev tests/house conftest.py
+
+.PHONY: help demo test lint bench docs lock clean runtime dev types
+
+help: ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: runtime ## Summarize and classify the README of every installed package; no account, no key
+	@$(bin)/python examples/demo.py $(ARGS)
+
+test: dev ## Run all tests; ARGS="-k journal -x" goes to pytest
+	@$(bin)/python -m pytest $(ARGS)
+
+lint: dev types ## Check style, types, import directions, the site and the tree
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy -p lowtide
+	$(bin)/mypy $(wildcard $(checked))
+	cd .types && ../$(bin)/lint-imports --config ../pyproject.toml --no-cache --no-logo 2>&1
+	$(bin)/python infra/dev/cli_docs.py --check
+	NO_MKDOCS_2_WARNING=true $(bin)/mkdocs build --quiet --strict
+	$(bin)/python infra/dev/check_tree.py
+
+bench: dev ## Measure against the bare library and the naive way, side by side
+	@$(bin)/python benchmarks/run.py $(ARGS)
+
+docs: dev ## Build the site into site/, the pages of commands included
+	$(bin)/python infra/dev/cli_docs.py
+	NO_MKDOCS_2_WARNING=true $(bin)/mkdocs build --quiet --strict
+
+lock: dev ## Relock requirements/; ARGS=--upgrade takes the newest versions
+	infra/dev/lock.sh $(ARGS)
+
+clean: ## Remove what was generated; .venv stays
+	rm -rf .types build dist site ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+runtime dev:
+	@infra/dev/venv.sh $@
+
+types: dev
+	@$(bin)/python infra/dev/link_types.py .types
