@@ -52,13 +52,17 @@ class Journal:
         """Read what others have written. Raises CorruptJournal if an entry is missing, unreadable or out of place."""
         if not self.state.entry:
             self._load_snapshot()
-        after = f"{self._entries}{self.state.entry:06d}.json"
         found: list[tuple[int, tuple[AnyEvent, ...]]] = []
-        for info in self._store.list(self._entries, after=after):
-            number = self.state.entry + len(found) + 1
-            if info.path != f"{self._entries}{number:06d}.json":
+        number = self.state.entry + 1
+        for info in self._store.list(self._entries, after=self._path(self.state.entry)):
+            # A folder that is listed while others write may show a later entry, and not yet an earlier one.
+            while info.path != self._path(number) and self._store.info(self._path(number)) is not None:
+                found.append((number, self._read(self._path(number))))
+                number += 1
+            if info.path != self._path(number):
                 raise CorruptJournal(f"{info.uri}: expected entry {number} here; the journal has a gap or a stray file")
             found.append((number, self._read(info.path)))
+            number += 1
         if found:
             self.state = fold(self.state, found)
         return self.state
@@ -77,7 +81,7 @@ class Journal:
             if guard is not None and not guard(self.state):
                 raise Superseded("the guard no longer holds")
             entry = self._encoder.encode(Entry(self._owner, tuple(events)))
-            if self._store.put_if_absent(f"{self._entries}{number:06d}.json", entry):
+            if self._store.put_if_absent(self._path(number), entry):
                 self.state = after
                 if number % self._snapshot_every == 0:
                     self._store.write(f"{self._snapshots}{number:06d}.json", self._encoder.encode(after))
@@ -88,6 +92,9 @@ class Journal:
         """Every entry, from the first one on."""
         paths = [info.path for info in self._store.list(self._entries)]
         return [(number, self._decode(path)) for number, path in enumerate(paths, start=1)]
+
+    def _path(self, number: int) -> str:
+        return f"{self._entries}{number:06d}.json"
 
     def _load_snapshot(self) -> None:
         newest = ""

@@ -11,6 +11,8 @@ import secrets
 import socket
 from pathlib import Path
 
+_PARTS = 6
+
 
 def _text(path: str) -> str:
     try:
@@ -22,15 +24,26 @@ def _text(path: str) -> str:
 def _start(pid: int) -> str:
     """The process's start in clock ticks since boot, field 22 of /proc/PID/stat (proc(5)).
 
-    "" if there is no such process or it is dead and unburied; "?" where there is no /proc.
+    "" if there is no such process or it is dead and unburied; "?" where there is no /proc, or where it hides the
+    processes of others (the mount option hidepid).
     """
     if not Path("/proc/self/stat").exists():
         return "?"
     stat = _text(f"/proc/{pid}/stat")
     if ")" not in stat:
-        return ""
+        return "?" if _exists(pid) else ""
     fields = stat.rpartition(")")[2].split()
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _namespace() -> str:
@@ -51,7 +64,8 @@ def this_owner() -> str:
 
 def is_alive(owner: str) -> bool | None:
     """Whether the owner's process runs; None if that cannot be told from here."""
-    *place, pid, start, _ = owner.split(":")
-    if place != _place() or "?" in owner or not pid.isdecimal():
+    parts = owner.split(":")
+    if len(parts) != _PARTS or parts[:3] != _place() or "?" in owner or not parts[3].isdecimal():
         return None
-    return _start(int(pid)) == start
+    started = _start(int(parts[3]))
+    return None if started == "?" else started == parts[4]

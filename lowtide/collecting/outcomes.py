@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from lowtide import ids
 from lowtide.events import Tally
-from lowtide.ids import ordinal_of
-from lowtide.operations import Operation, Output
+from lowtide.operations import Invalid, Operation, Output
 from lowtide.protocols import Backend
 from lowtide.records import Answer
+from lowtide.sharding.strings import string_array
 
 
 class Outcome(NamedTuple):
@@ -37,9 +41,8 @@ class Outcome(NamedTuple):
     retryable: bool
 
 
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
-        ("ordinal", pa.int32()),
         ("status", pa.string()),
         ("reason", pa.string()),
         ("text", pa.string()),
@@ -56,34 +59,110 @@ _SCHEMA = pa.schema(
         ("retryable", pa.bool_()),
     ]
 )
+"""The columns of `Outcomes.table`: those of Outcome."""
+
+_STORED = pa.schema([("ordinal", pa.int32()), *SCHEMA])
+_TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+_FROM_ANSWER = ("status", *_TOKENS, "answered_at")
+_FROM_OUTPUT = ("label", "confidence", "language")
+_NOBODY = Answer("", "unanswered")
+"""Stands where no answer has come. Told apart by identity: a provider may well say `unanswered` itself."""
+_NOTHING = Output()
 
 
 class Outcomes:
-    """The outcomes of one shard by ordinal; None where no attempt has said anything yet.
+    """The outcomes of one shard by ordinal, as columns: a Python object for each would cost more than the parsing.
 
     `checks[i]` is the start of the content hash of the i-th readable document, which its record ids must carry.
     """
 
     def __init__(self, checks: Sequence[str], operations: Sequence[Operation]) -> None:
-        self._checks = checks
         self._operations = operations
-        self.records: list[Outcome | None] = [None] * (len(checks) * len(operations))
+        self._total = len(checks) * len(operations)
+        self._checks = checks
+        self._table: pa.Table | None = None
         self.tallies: Counter[tuple[str, str]] = Counter()
         self.malformed = 0
+
+    @property
+    def table(self) -> pa.Table:
+        """A row for each record, in the order of the ordinals; `status` is null where no attempt has said anything."""
+        if self._table is None:
+            return pa.table([pa.nulls(self._total, column.type) for column in SCHEMA], schema=SCHEMA)
+        return self._table
+
+    @property
+    def records(self) -> list[Outcome | None]:
+        """The same as one object a record, None where no attempt has said anything yet."""
+        columns = [column.to_pylist() for column in self.table.columns]
+        return [None if row[0] is None else Outcome(*row) for row in zip(*columns, strict=True)]
 
     def collect(self, backend: Backend, lines: Iterable[bytes], attempt: int) -> None:
         """Take in one attempt's output lines, in any order. A second answer for a record counts as waste.
 
         The very same answer twice is the delivery's doing, not a second call, and counts as nothing.
         """
-        parse, checks, width = backend.parse, self._checks, len(self._operations)
-        validators = [operation.validate for operation in self._operations]
-        before, records = self.records, list(self.records)
-        total = len(records)
+        answers = self._answers(backend, lines)
+        outputs: list[Output] = [_NOTHING] * self._total
+        invalid: dict[int, Invalid] = {}
+        width = len(self._operations)
+        for offset, operation in enumerate(self._operations):
+            validate = operation.validate
+            for at in range(offset, self._total, width):
+                answer = answers[at]
+                if answer.status == "ok":
+                    verdict = validate(answer.text)
+                    if isinstance(verdict, Output):
+                        outputs[at] = verdict
+                    else:
+                        invalid[at] = verdict
+        self._count_tokens(answers, invalid)
+        fresh = _table(answers, outputs, invalid, attempt)
+        self._table = fresh if self._table is None else _merged(self._table, fresh)
+
+    def remaining(self, asked: Iterable[int]) -> list[int]:
+        """Of the records that an attempt asked, those that may be asked again."""
+        table = self.table
+        open_ones = pc.or_(pc.is_null(table["status"]), pc.fill_null(table["retryable"], fill_value=True))
+        if not pc.any(open_ones, min_count=0).as_py():
+            return []
+        again = open_ones.to_pylist()
+        return [at for at in asked if again[at]]
+
+    def counts(self, asked: Iterable[int]) -> dict[str, int]:
+        """How many of the attempt's records came to which end."""
+        statuses: list[str] = pc.fill_null(self.table["status"], "unanswered").to_pylist()
+        return dict(Counter(map(statuses.__getitem__, asked)))
+
+    def tally(self) -> tuple[Tally, ...]:
+        """Tokens counted so far, one entry for each type and kind of waste."""
+        return tuple(
+            Tally(token_type, quantity, waste)
+            for (token_type, waste), quantity in sorted(self.tallies.items())
+            if quantity
+        )
+
+    def save(self, out: BinaryIO) -> None:
+        """Store the outcomes, so that the next attempt's can be joined to them."""
+        ordinals = pa.array(np.arange(self._total, dtype=np.int32))
+        table = self.table.add_column(0, "ordinal", ordinals)
+        known = table.filter(pc.is_valid(table["status"]))
+        with pa.ipc.new_file(out, _STORED, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+            writer.write_table(known)
+
+    def load(self, source: BinaryIO) -> None:
+        """Read what `save` has stored."""
+        known = pa.ipc.open_file(source).read_all()
+        places = np.full(self._total, -1, dtype=np.int64)
+        places[known["ordinal"].to_numpy()] = np.arange(len(known))
+        self._table = known.drop_columns("ordinal").take(pa.array(places, mask=places < 0))
+
+    def _answers(self, backend: Backend, lines: Iterable[bytes]) -> list[Answer]:
+        """This attempt's answers by ordinal."""
+        parse, width = backend.parse, len(self._operations)
+        ordinals = {ids.record_id(at, self._checks[at // width]): at for at in range(self._total)}
+        answers = [_NOBODY] * self._total
         repeated: dict[int, Answer] = {}
-        fresh: list[Answer | None] = [None] * total
-        kept: list[tuple[int, int, int, int]] = []
-        invalid: list[Answer] = []
         for line in lines:
             if not line:
                 continue
@@ -94,130 +173,86 @@ class Outcomes:
                 continue
             if answer is None:
                 continue
-            record = answer.record_id
-            ordinal = ordinal_of(record)
-            if not 0 <= ordinal < total or checks[ordinal // width] != record[9:]:
-                self._waste(answer, "duplicate")
-                continue
-            if fresh[ordinal] is not None:
-                if fresh[ordinal] != answer and repeated.get(ordinal) != answer:
-                    repeated[ordinal] = answer
-                    self._waste(answer, "duplicate")
-                continue
-            fresh[ordinal] = answer
-            if answer.status == "ok":
-                verdict = validators[ordinal % width](answer.text)
-                if isinstance(verdict, Output):
-                    kept.append((answer.input_tokens, answer.output_tokens, answer.cached_tokens, answer.reasoning_tokens))
-                    records[ordinal] = Outcome(
-                        "ok",
-                        None,
-                        verdict.text or None,
-                        verdict.document or None,
-                        verdict.label,
-                        verdict.confidence,
-                        verdict.language,
-                        answer.input_tokens,
-                        answer.output_tokens,
-                        answer.cached_tokens,
-                        answer.reasoning_tokens,
-                        answer.answered_at,
-                        attempt,
-                        False,
-                    )
-                else:
-                    invalid.append(answer)
-                    records[ordinal] = _without_output("invalid", verdict.reason, answer.text, answer, attempt, True)
-            elif answer.status == "refused":
-                kept.append((answer.input_tokens, answer.output_tokens, answer.cached_tokens, answer.reasoning_tokens))
-                records[ordinal] = _without_output("refused", answer.error, answer.text or None, answer, attempt, False)
-            else:
-                self._waste(answer, "expired" if answer.status == "unanswered" else "retried")
-                status, again = answer.status, answer.status == "unanswered" or answer.retryable
-                records[ordinal] = _without_output(status, answer.error, None, answer, attempt, again)
-        for answer in invalid:
-            self._waste(answer, "invalid")
-        if kept:
-            tokens = [sum(column) for column in zip(*kept, strict=True)]
-            self._count(tokens[0], tokens[1], tokens[2], tokens[3], "")
-        self.records = [_sum(old, new) for old, new in zip(before, records, strict=True)] if any(before) else records
+            at = ordinals.get(answer.record_id)
+            if at is None:
+                self._count(answer, "duplicate")
+            elif answers[at] is _NOBODY:
+                answers[at] = answer
+            elif answers[at] != answer and repeated.get(at) != answer:
+                repeated[at] = answer
+                self._count(answer, "duplicate")
+        return answers
 
-    def remaining(self, asked: Iterable[int]) -> list[int]:
-        """Of the records that an attempt asked, those that may be asked again."""
-        records = self.records
-        return [at for at in asked if (outcome := records[at]) is None or outcome.retryable]
+    def _count_tokens(self, answers: Sequence[Answer], invalid: Iterable[int]) -> None:
+        """Put every answer's tokens where they belong: those of all of them together first, then what was waste."""
+        sums = {name: sum(map(attrgetter(name), answers)) for name in _TOKENS}
+        self._count(Answer("", "ok", **sums), "")
+        for at in invalid:
+            self._move(answers[at], "invalid")
+        for answer in answers:
+            if answer.status == "error":
+                self._move(answer, "retried")
+            elif answer.status == "unanswered":
+                self._move(answer, "expired")
 
-    def counts(self, asked: Iterable[int]) -> dict[str, int]:
-        """How many of the attempt's records came to which end."""
-        records = self.records
-        return dict(Counter(outcome.status if (outcome := records[at]) else "unanswered" for at in asked))
+    def _move(self, answer: Answer, waste: str) -> None:
+        self._count(answer, "", -1)
+        self._count(answer, waste)
 
-    def tally(self) -> tuple[Tally, ...]:
-        """Tokens counted so far, one entry for each type and kind of waste."""
-        return tuple(
-            Tally(token_type, quantity, waste) for (token_type, waste), quantity in sorted(self.tallies.items()) if quantity
-        )
-
-    def save(self, out: BinaryIO) -> None:
-        """Store the outcomes, so that the next attempt's can be joined to them."""
-        known = [(at, *outcome) for at, outcome in enumerate(self.records) if outcome is not None]
-        columns = list(zip(*known, strict=True)) if known else [()] * len(_SCHEMA)
-        arrays = [pa.array(values, kind.type) for values, kind in zip(columns, _SCHEMA, strict=True)]
-        with pa.ipc.new_file(out, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-            writer.write_table(pa.table(arrays, schema=_SCHEMA))
-
-    def load(self, source: BinaryIO) -> None:
-        """Read what `save` has stored."""
-        table = pa.ipc.open_file(source).read_all()
-        columns = [column.to_pylist() for column in table.columns]
-        for at, *values in zip(*columns, strict=True):
-            self.records[at] = Outcome(*values)
-
-    def _waste(self, answer: Answer, waste: str) -> None:
-        self._count(answer.input_tokens, answer.output_tokens, answer.cached_tokens, answer.reasoning_tokens, waste)
-
-    def _count(self, input_tokens: int, output_tokens: int, cached: int, reasoning: int, waste: str) -> None:
-        self.tallies["input", waste] += input_tokens - cached
-        self.tallies["cached_input", waste] += cached
-        self.tallies["output", waste] += output_tokens - reasoning
-        self.tallies["reasoning", waste] += reasoning
+    def _count(self, answer: Answer, waste: str, sign: int = 1) -> None:
+        tallies = self.tallies
+        tallies["input", waste] += sign * (answer.input_tokens - answer.cached_tokens)
+        tallies["cached_input", waste] += sign * answer.cached_tokens
+        tallies["output", waste] += sign * (answer.output_tokens - answer.reasoning_tokens)
+        tallies["reasoning", waste] += sign * answer.reasoning_tokens
 
 
-def _without_output(
-    status: str, reason: str, text: str | None, answer: Answer, attempt: int, retryable: bool
-) -> Outcome:
-    return Outcome(
-        status,
-        reason or None,
-        text,
-        None,
-        None,
-        None,
-        None,
-        answer.input_tokens,
-        answer.output_tokens,
-        answer.cached_tokens,
-        answer.reasoning_tokens,
-        answer.answered_at,
-        attempt,
-        retryable,
-    )
+def _table(answers: Sequence[Answer], outputs: Sequence[Output], invalid: dict[int, Invalid], attempt: int) -> pa.Table:
+    """One attempt's outcomes. Whole columns first, as if all were well; then those records that are not."""
+    total = len(answers)
+    columns: dict[str, list[object]] = {name: list(map(attrgetter(name), answers)) for name in _FROM_ANSWER}
+    columns |= {name: list(map(attrgetter(name), outputs)) for name in _FROM_OUTPUT}
+    columns["text"] = [output.text or None for output in outputs]
+    columns["document"] = [output.document or None for output in outputs]
+    columns["reason"] = [None] * total
+    columns["attempt"] = [attempt] * total
+    columns["retryable"] = [False] * total
+    for at, verdict in invalid.items():
+        columns["status"][at] = "invalid"
+        columns["reason"][at] = verdict.reason or None
+        columns["text"][at] = answers[at].text
+        columns["retryable"][at] = True
+    for at, answer in enumerate(answers):
+        if answer.status == "ok":
+            continue
+        if answer is _NOBODY:
+            columns["status"][at], columns["attempt"][at] = None, 0
+            continue
+        columns["reason"][at] = answer.error or None
+        columns["retryable"][at] = answer.status == "unanswered" or (answer.status == "error" and answer.retryable)
+        if answer.status == "refused":
+            columns["text"][at] = answer.text or None
+    return pa.table([_array(columns[column.name], column.type) for column in SCHEMA], schema=SCHEMA)
 
 
-def _sum(old: Outcome | None, new: Outcome | None) -> Outcome | None:
-    """The later attempt's word, and the tokens of both."""
-    if old is None or new is None or old is new:
-        return new or old
-    return new._replace(
-        input_tokens=old.input_tokens + new.input_tokens,
-        output_tokens=old.output_tokens + new.output_tokens,
-        cached_tokens=old.cached_tokens + new.cached_tokens,
-        reasoning_tokens=old.reasoning_tokens + new.reasoning_tokens,
-    )
+def _array(values: list[object], kind: pa.DataType) -> pa.Array:
+    return string_array(values) if kind == pa.string() else pa.array(values, kind)  # type: ignore[arg-type]  # as SCHEMA says
+
+
+def _merged(old: pa.Table, new: pa.Table) -> pa.Table:
+    """The later attempt's word on each record that it has said something of, and the tokens of both."""
+    said = pc.is_valid(new["status"])
+    columns = []
+    for column in SCHEMA:
+        later = new[column.name]
+        if column.name in _TOKENS:
+            later = pc.add(later, pc.fill_null(old[column.name], 0))
+        columns.append(pc.if_else(said, later, old[column.name]))
+    return pa.table(columns, schema=SCHEMA)
 
 
 def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a stream of bytes, without their ends. Only `\\n` ends a line: U+2028 may stand inside a JSON string."""
+    """The lines of a stream of bytes, without their ends. Only `\\n` ends one: U+2028 may stand in a JSON string."""
     rest = b""
     for chunk in chunks:
         lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")

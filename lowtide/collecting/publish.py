@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,47 +20,50 @@ from lowtide.schemas import results_schema
 GROUP_ROWS = 80_000
 """Rows to a row group: point lookups and scans are both quick between 50,000 and 120,000."""
 
+GROUP_BYTES = 64 << 20
+"""Bytes to a row group, before compression. Publishing holds about three times as much."""
+
+_SAMPLED = 16
 _IDS = 1 << 32
+
+_UNIQUE = frozenset({"document_id", "output_text", "output", "content_sha256"})
+"""Columns that no dictionary would shorten."""
+_LONG = frozenset({"output_text", "output", "status_reason"})
+"""Columns whose least and greatest value help no query."""
 
 
 class _SortedRows:
-    """One shard's rows, handed out in order of document id, one batch in memory at a time."""
+    """One shard's rows, handed out in order of document id, range by range. Holds nothing between two ranges."""
 
     def __init__(self, open_rows: Callable[[], BinaryIO]) -> None:
         self._open = open_rows
-        self._next = 0
-        self._held: pa.RecordBatch | None = None
-        self._done = False
+        self._batch = 0
+        self._row = 0
 
     def below(self, bound: str | None) -> Iterator[pa.RecordBatch]:
         """The rows not yet handed out whose document id sorts before `bound`; all that are left if it is None."""
-        while True:
-            batch = self._held if self._held is not None else self._read()
-            if batch is None:
-                return
-            self._held = None
-            if bound is None:
-                yield batch
-                continue
-            inside = pc.sum(pc.less(batch["document_id"], bound)).as_py() or 0
-            if inside:
-                yield batch.slice(0, inside)
-            if inside < len(batch):
-                self._held = batch.slice(inside)
-                return
-
-    def _read(self) -> pa.RecordBatch | None:
-        if self._done:
-            return None
-        # Opened for each batch: a run may have more shards than a process may have open files.
+        # Opened for each range: a run may have more shards than a process may have open files.
         with self._open() as source:
             reader = pa.ipc.open_file(source)
-            if self._next >= reader.num_record_batches:
-                self._done = True
-                return None
-            batch = reader.get_batch(self._next)
-        self._next += 1
-        return batch
+            while self._batch < reader.num_record_batches:
+                batch = reader.get_batch(self._batch)
+                inside = len(batch) if bound is None else pc.sum(pc.less(batch["document_id"], bound)).as_py() or 0
+                part = batch.slice(self._row, inside - self._row)
+                if inside == len(batch):
+                    self._batch, self._row = self._batch + 1, 0
+                    yield part
+                else:
+                    self._row = inside
+                    # A slice would keep the whole batch in memory, and there may be many shards.
+                    yield part.take(pa.array(np.arange(len(part))))
+                    return
+
+    def bytes_per_row(self) -> int:
+        """From the first batch: rows are in the order of hashes, so that it is a fair sample."""
+        with self._open() as source:
+            reader = pa.ipc.open_file(source)
+            batch = reader.get_batch(0) if reader.num_record_batches else None
+        return batch.nbytes // len(batch) if batch else 0
 
 
 def write_results(
@@ -79,18 +83,28 @@ def write_results(
     schema = results_schema(fields)
     schema = schema.with_metadata({name.encode(): value.encode() for name, value in metadata.items()})
     sources = [_SortedRows(open_rows) for open_rows in shards]
-    ranges = max(1, -(-total // GROUP_ROWS))
+    row_bytes = max((source.bytes_per_row() for source in sources[:_SAMPLED]), default=0)
+    ranges = max(1, -(-total // GROUP_ROWS), total * row_bytes // GROUP_BYTES)
     bounds: list[str | None] = [f"{_IDS * (i + 1) // ranges:08x}" for i in range(ranges - 1)]
     written = 0
-    with pq.ParquetWriter(out, schema, compression="zstd", compression_level=3, write_statistics=True) as writer:
+    with pq.ParquetWriter(
+        out,
+        schema,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=[name for name in schema.names if name not in _UNIQUE],
+        write_statistics=[name for name in schema.names if name not in _LONG],
+    ) as writer:
         for bound in [*bounds, None]:
             batches = [batch for source in sources for batch in source.below(bound)]
             if not batches:
                 continue
             rows = pa.Table.from_batches(batches)
+            del batches
             rows = rows.take(pc.sort_indices(rows, [("document_id", "ascending"), ("op", "ascending")]))
             writer.write_table(_complete(rows, schema, constants, by_operation), row_group_size=GROUP_ROWS * 2)
             written += len(rows)
+            del rows
             on_progress(written)
     return written
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -11,14 +11,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lowtide.collecting.outcomes import Outcome, Outcomes
+from lowtide.collecting.outcomes import Outcomes
 from lowtide.prices import Price
 from lowtide.schemas import MOMENT, MONEY
 
-BATCH_ROWS = 1024
-"""Rows to a batch of a shard's rows file: what the publisher holds of each shard at a time."""
+BATCH_ROWS = 512
+"""Rows to a batch of a shard's rows file: the publisher reads whole batches, and each costs a few microseconds."""
 
-_NEVER = Outcome("unanswered", None, None, None, None, None, None, 0, 0, 0, 0, 0.0, 0, True)
+_FINAL = pa.array(["ok", "refused", "invalid"])
+_COUNTED = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "attempt", "answered_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,83 +42,67 @@ def build_rows(
 ) -> pa.Table:
     """The shard's rows, sorted by document and operation, with the columns of results that differ within a run.
 
-    `op` is the operation's ordinal; `requested_at` is in seconds since the epoch, 0 if nothing was asked. A record without a final answer gets the verdict `leftover`.
+    `op` is the operation's ordinal; `requested_at` is in seconds since the epoch, 0 if nothing was asked. A record
+    without a final answer gets the verdict `leftover`.
     """
     index = index.take(pc.sort_indices(index["document_id"]))
-    first = index["first"].to_numpy()
-    op = np.tile(np.arange(operations, dtype=np.int8), len(first))
-    ordinals = np.repeat(first, operations) + np.where(np.repeat(first, operations) >= 0, op, 0)
-    documents = np.repeat(np.arange(len(first)), operations)
-    reasons = index["reason"].to_pylist()
-    records = outcomes.records
-    skipped: dict[str | None, Outcome] = {}
-    chosen: list[Outcome] = []
-    for document, ordinal in zip(documents.tolist(), ordinals.tolist(), strict=True):
-        if ordinal < 0:
-            reason = reasons[document]
-            if reason not in skipped:
-                skipped[reason] = _NEVER._replace(status="skipped", reason=reason, retryable=False)
-            chosen.append(skipped[reason])
-        else:
-            outcome = records[ordinal] or _NEVER
-            chosen.append(outcome if outcome.status in _FINAL else _left(outcome, leftover))
-    answers = _columns(chosen)
-    cost = _cost(answers, price)
-    documents_column = pa.array(documents)
+    first = np.repeat(index["first"].to_numpy(), operations)
+    op = np.tile(np.arange(operations, dtype=np.int8), len(index))
+    documents = pa.array(np.repeat(np.arange(len(index)), operations))
+    readable = first >= 0
+    answers = outcomes.table.take(pa.array(first + op, mask=~readable))
+    status, reason = _verdicts(answers, pa.array(readable), index["reason"].take(documents), leftover)
+    counted = {name: pc.fill_null(answers[name], 0).to_numpy() for name in _COUNTED}
+    cost = _cost(counted, price)
     columns: dict[str, pa.Array | pa.ChunkedArray] = {"op": pa.array(op)}
     for name in ("document_id", "document_uri", "document_modified", "content_sha256"):
-        columns[name] = index[name].take(documents_column)
-    for name in ("status", "reason", "text", "document", "label", "confidence", "language"):
-        columns[{"reason": "status_reason", "text": "output_text", "document": "output"}.get(name, name)] = answers[name]
-    for name in ("input_tokens", "output_tokens", "cached_tokens"):
+        columns[name] = index[name].take(documents)
+    columns |= {"status": status, "status_reason": reason}
+    columns |= {"output_text": answers["text"], "output": answers["document"]}
+    for name in ("label", "confidence", "language"):
         columns[name] = answers[name]
+    for name in ("input_tokens", "output_tokens", "cached_tokens"):
+        columns[name] = pa.array(counted[name])
     columns["cost_usd"] = money(cost)
     columns["cost_usd_float"] = pa.array(cost / 1e12)
-    columns["attempts"] = answers["attempt"]
+    columns["attempts"] = pa.array(counted["attempt"].astype(np.int32))
     asked = pa.scalar(int(requested_at * 1e6) if requested_at else None, pa.int64())
     columns["requested_at"] = pa.repeat(asked, len(op)).cast(MOMENT)
-    columns["answered_at"] = _moments(answers["answered_at"])
+    columns["answered_at"] = _moments(counted["answered_at"])
     for name in field_names:
-        columns[name] = index[f"field:{name}"].take(documents_column)
+        columns[name] = index[f"field:{name}"].take(documents)
     return pa.table(columns)
 
 
-_FINAL = frozenset({"ok", "refused", "invalid"})
+def _verdicts(
+    answers: pa.Table, readable: pa.Array, why_not: pa.ChunkedArray, leftover: Verdict
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Status and reason of each row: the answer's own if it is final, else `leftover`, or what kept it unreadable."""
+    status, reason = answers["status"], answers["reason"]
+    final = pc.is_in(status, value_set=_FINAL)
+    if pc.all(final, min_count=0).as_py():
+        return status, reason
+    stays = pc.fill_null(pc.equal(status, "error"), fill_value=False)
+    if leftover.status != "error":
+        stays = pc.and_(stays, pc.invert(pc.fill_null(answers["retryable"], fill_value=True)))
+    left = pc.invert(pc.or_(final, stays))
+    spelled = pc.if_else(
+        pc.is_valid(reason),
+        pc.binary_join_element_wise(leftover.reason, reason, ": ", null_handling="skip"),
+        leftover.reason,
+    )
+    status = pc.if_else(left, leftover.status, status)
+    reason = pc.if_else(left, spelled, reason)
+    return pc.if_else(readable, status, "skipped"), pc.if_else(readable, reason, why_not)
 
 
-def _left(outcome: Outcome, leftover: Verdict) -> Outcome:
-    """A record that was never answered, or whose last answer was an error."""
-    if outcome.status == "error" and (not outcome.retryable or leftover.status == "error"):
-        return outcome
-    reason = f"{leftover.reason}: {outcome.reason}" if outcome.reason else leftover.reason
-    return outcome._replace(status=leftover.status, reason=reason)
-
-
-def _columns(chosen: Sequence[Outcome]) -> dict[str, pa.Array]:
-    types = {
-        "confidence": pa.float64(),
-        "input_tokens": pa.int64(),
-        "output_tokens": pa.int64(),
-        "cached_tokens": pa.int64(),
-        "reasoning_tokens": pa.int64(),
-        "answered_at": pa.float64(),
-        "attempt": pa.int32(),
-        "retryable": pa.bool_(),
-    }
-    values = list(zip(*chosen, strict=True)) if chosen else [()] * len(Outcome._fields)
-    return {
-        name: pa.array(column, types.get(name, pa.string())) for name, column in zip(Outcome._fields, values, strict=True)
-    }
-
-
-def _cost(answers: dict[str, pa.Array], price: Price) -> npt.NDArray[np.int64]:
+def _cost(counted: Mapping[str, npt.NDArray[np.int64]], price: Price) -> npt.NDArray[np.int64]:
     """What each row cost, in 1e-12 USD."""
-    cached = answers["cached_tokens"].to_numpy()
-    reasoning = answers["reasoning_tokens"].to_numpy()
+    cached, reasoning = counted["cached_tokens"], counted["reasoning_tokens"]
     cost: npt.NDArray[np.int64] = (
-        (answers["input_tokens"].to_numpy() - cached) * price.pico("input")
+        (counted["input_tokens"] - cached) * price.pico("input")
         + cached * price.pico("cached_input")
-        + (answers["output_tokens"].to_numpy() - reasoning) * price.pico("output")
+        + (counted["output_tokens"] - reasoning) * price.pico("output")
         + reasoning * price.pico("reasoning")
     )
     return cost
@@ -131,10 +116,8 @@ def money(pico: npt.NDArray[np.int64]) -> pa.Array:
     return pa.Array.from_buffers(MONEY, len(pico), [None, pa.py_buffer(words)])
 
 
-def _moments(seconds: pa.Array) -> pa.Array:
-    values = seconds.to_numpy()
-    micros = (values * 1e6).astype(np.int64)
-    return pa.array(micros, pa.int64(), mask=values == 0).cast(MOMENT)
+def _moments(seconds: npt.NDArray[np.float64]) -> pa.Array:
+    return pa.array((seconds * 1e6).astype(np.int64), mask=seconds == 0).cast(MOMENT)
 
 
 def write_rows(rows: pa.Table, out: BinaryIO) -> None:

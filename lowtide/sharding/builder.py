@@ -21,7 +21,8 @@ from lowtide.protocols import Backend
 from lowtide.records import DocumentBatch
 from lowtide.schemas import MOMENT
 from lowtide.sharding.lines import LineFormat, line_template
-from lowtide.sharding.prepared import Prepared, Preparer, whole
+from lowtide.sharding.prepared import Prepared, Preparer
+from lowtide.sharding.strings import string_array
 
 TOKEN_BYTES = 4
 """Bytes of UTF-8 to a token, for totals: off by 17 % for a single document in the median, far less for a sum."""
@@ -75,22 +76,15 @@ class BuiltShard:
         """
         columns: dict[str, pa.Array] = {
             "document_id": pa.array(self.document_id, pa.string()),
-            "document_uri": _texts(self.uri),
+            "document_uri": string_array(self.uri),
             "document_modified": pa.array(self.modified, MOMENT),
             "content_sha256": pa.array(self.sha256, pa.string()),
             "first": pa.array(self.first, pa.int32()),
             "reason": pa.array(self.reason, pa.string()),
         }
         for name, values in zip(field_names, self.fields, strict=True):
-            columns[f"field:{name}"] = _texts(values)
+            columns[f"field:{name}"] = string_array(values)
         return pa.table(columns)
-
-
-def _texts(values: list[str] | list[str | None]) -> pa.Array:
-    try:
-        return pa.array(values, pa.string())
-    except UnicodeEncodeError:
-        return pa.array([value if value is None else whole(value) for value in values], pa.string())
 
 
 class ShardBuilder:

@@ -16,6 +16,7 @@ import orjson
 from lowtide import ids
 from lowtide.records import DocumentBatch
 from lowtide.sharding.lines import LineFormat, escape
+from lowtide.sharding.strings import whole
 
 HALF_A_PAIR = "the text holds half a surrogate pair, which UTF-8 cannot carry"
 
@@ -132,8 +133,3 @@ def _too_long(found: int, allowed: int) -> str:
 def _one_line(value: str | None) -> str:
     """A field's value as prompts hold it: on one line, so that it cannot pose as part of the prompt's structure."""
     return " ".join(whole(value).split()) if value else ""
-
-
-def whole(value: str) -> str:
-    """The value, with a question mark for each half of a surrogate pair, which UTF-8 and Arrow cannot carry."""
-    return value.encode("utf-8", "replace").decode()

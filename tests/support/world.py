@@ -16,6 +16,8 @@ from typing import BinaryIO, Literal
 
 import msgspec
 import orjson
+from support.standins import MemoryStore
+
 from lowtide.engine import Progress, Run, open_run
 from lowtide.engine.context import Context
 from lowtide.errors import QuotaFull, SubmitUnknown, Terminal, Transient
@@ -25,13 +27,21 @@ from lowtide.plan import Work
 from lowtide.protocols import Store
 from lowtide.records import Answer, BatchStatus, FileContent, FileInfo, Limits, Outcome, OutputFile, Request, Shard
 
-from support.standins import MemoryStore
-
 Hook = Callable[[str], None]
-"""Called with the name of a point at which a process may die or be overtaken, such as `before put journal/000003.json`."""
+"""Called with the name of a point at which a process may die or be overtaken: `before put journal/000003.json`."""
 
 Kind = Literal[
-    "ok", "same twice", "answered twice", "invalid", "refused", "error", "try again", "expired", "silent", "stray", "torn"
+    "ok",
+    "same twice",
+    "answered twice",
+    "invalid",
+    "refused",
+    "error",
+    "try again",
+    "expired",
+    "silent",
+    "stray",
+    "torn",
 ]
 """What the provider makes of a record. `stray` and `torn` stand for a good answer with rubbish before it."""
 
@@ -217,7 +227,9 @@ class StrictProvider:
         self.end(batch, "completed")
 
     def _charge(self, answer: Mapping[str, object]) -> None:
-        tokens = {name: int(str(answer.get(f"{name}_tokens", 0))) for name in ("input", "cached", "output", "reasoning")}
+        tokens = {
+            name: int(str(answer.get(f"{name}_tokens", 0))) for name in ("input", "cached", "output", "reasoning")
+        }
         self.bill["input"] += tokens["input"] - tokens["cached"]
         self.bill["cached_input"] += tokens["cached"]
         self.bill["output"] += tokens["output"] - tokens["reasoning"]
@@ -227,34 +239,25 @@ class StrictProvider:
 def _answers(request: Mapping[str, str], kind: Kind, nth: int) -> list[dict[str, object]]:
     """What stands in the output for a record. Token counts differ from record to record, so that sums tell."""
 
-    def answer(status: str, text: str = "", extra: int = 0, **more: object) -> dict[str, object]:
+    def answer(status: str, text: object = "", extra: int = 0, **more: object) -> dict[str, object]:
         tokens = {"input_tokens": 20 + nth + extra, "cached_tokens": 3, "output_tokens": 7 + nth, "reasoning_tokens": 2}
         return {"record_id": request["id"], "status": status, "text": text, **tokens, **more}
 
-    said = orjson.dumps({"echo": request["text"]}).decode()
-    good = answer("ok", said)
-    match kind:
-        case "ok" | "torn":
-            return [good]
-        case "same twice":
-            return [good, good]
-        case "answered twice":
-            return [good, answer("ok", said, 100)]
-        case "invalid":
-            return [answer("ok", "I cannot do that as JSON")]
-        case "refused":
-            return [answer("refused", error="filtered")]
-        case "error":
-            return [answer("error", error="too long for the model")]
-        case "try again":
-            return [answer("error", error="overloaded", retryable=True)]
-        case "expired":
-            return [answer("unanswered", error="ran out of time")]
-        case "silent":
-            return []
-        case "stray":
-            other = request["id"][:1] + "9999999" + request["id"][8:]
-            return [good | {"record_id": other}, good]
+    good = answer("ok", orjson.dumps({"echo": request["text"]}).decode())
+    said: dict[Kind, list[dict[str, object]]] = {
+        "ok": [good],
+        "torn": [good],
+        "same twice": [good, good],
+        "answered twice": [good, answer("ok", good["text"], 100)],
+        "invalid": [answer("ok", "I cannot do that as JSON")],
+        "refused": [answer("refused", error="filtered")],
+        "error": [answer("error", error="too long for the model")],
+        "try again": [answer("error", error="overloaded", retryable=True)],
+        "expired": [answer("unanswered", error="ran out of time")],
+        "silent": [],
+        "stray": [good | {"record_id": f"r9999999{request['id'][8:]}"}, good],
+    }
+    return said[kind]
 
 
 Fault = Literal["lost", "lost before", "quota", "transient", "terminal"]
@@ -271,7 +274,7 @@ class WatchedBackend:
     provider = "nobody"
     region = "here"
     model = "echo-1"
-    parameters: Mapping[str, str | int | float | bool] = {}  # noqa: RUF012 - never changed
+    parameters: Mapping[str, str | int | float | bool] = {}
 
     def __init__(self, other_side: StrictProvider, limits: Limits, hook: Hook, *, lag: float = 0.0) -> None:
         self.other_side = other_side
@@ -377,6 +380,7 @@ class Process:
         self.host = host
         self.alive = True
         self.points = 0
+        self._began = 0
         self._world = world
         self._fates: dict[int, Callable[[], None]] = {}
         self.backend = WatchedBackend(world.provider, world.limits, self._pass, lag=world.lag)
@@ -399,19 +403,17 @@ class Process:
 
     def open(self, *, retry: bool = False) -> None:
         """Ask for the run as the command line does."""
+        self._began = self.points
         opened = open_run(self._work, retry=retry, clock=self._world.clock)
-        journal = Journal(
-            self._work.root, opened.plan.prefix, self.name, snapshot_every=self._world.snapshot_every
-        )
+        journal = Journal(self._work.root, opened.plan.prefix, self.name, snapshot_every=self._world.snapshot_every)
         journal.refresh()
-        self._run = Run(
-            Context(self._work, opened.plan, journal, self.name, self._world.clock, self._sees)
-        )
+        self._run = Run(Context(self._work, opened.plan, journal, self.name, self._world.clock, self._sees))
 
     def advance(self) -> Progress | None:
-        """One pass, opening the run first if need be. None if the process died in it, or the provider said no for good."""
+        """One pass, after opening the run if need be. None if the process died, or the provider said no for good."""
         if not self.alive:
             return None
+        self._began = self.points
         try:
             if self._run is None:
                 self.open()
@@ -426,6 +428,7 @@ class Process:
             # What a dead process's `finally` blocks would still do, kill -9 does not.
             raise Crash
         self.points += 1
+        assert self.points - self._began < 2000, "a pass without an end"
         fate = self._fates.pop(self.points, None)
         if fate is not None:
             fate()

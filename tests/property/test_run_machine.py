@@ -1,0 +1,324 @@
+"""One run in a hostile world: whatever dies, overlaps, gets lost or comes late, it converges and pays nothing twice."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from support.standins import ListedDocuments, MemoryStore, echo_operation
+from support.world import KINDS, Clock, Fault, Kind, Process, StrictProvider, World
+
+from lowtide import events as e
+from lowtide.engine.publishing import ledger_path, results_path
+from lowtide.journal import Journal
+from lowtide.ledger import spent
+from lowtide.plan import Work
+from lowtide.prices import Price
+from lowtide.records import Limits, Outcome
+from lowtide.states import RunState, fold
+from lowtide.windows import Window
+
+DOCUMENTS = {f"d{i}": None if i == 3 else f"text {i}" for i in range(8)}
+OPERATIONS = (echo_operation(), echo_operation("again"))
+ROWS = len(DOCUMENTS) * len(OPERATIONS)
+GRACE = 120.0
+PRICE = Price(
+    "test",
+    "made up",
+    {
+        "input": Decimal("0.000001"),
+        "cached_input": Decimal("0.000000500001"),
+        "output": Decimal("0.000002"),
+        "reasoning": Decimal("0.000002"),
+    },
+)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One process makes a pass, with these faults of its create calls. At point `at` of it, `how` happens.
+
+    If it does not die there, another process makes a whole pass at this point, in which that one dies at point `then`.
+    """
+
+    who: int
+    host: str
+    faults: list[Fault | None]
+    how: str
+    at: int
+    other: int
+    then: int | None
+
+
+@dataclass(frozen=True)
+class Wait:
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The provider looks at some records of a batch, and ends it unless `outcome` is None."""
+
+    which: int
+    kinds: list[Kind]
+    outcome: Outcome | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Kill:
+    who: int
+
+
+@dataclass(frozen=True)
+class Cancel:
+    pass
+
+
+@dataclass(frozen=True)
+class AskAgain:
+    who: int
+    retry: bool
+
+
+Move = Pass | Wait | Answer | Kill | Cancel | AskAgain
+
+few = st.integers(0, 2)
+passes = st.builds(
+    Pass,
+    who=few,
+    host=st.sampled_from(["here", "here", "there"]),
+    faults=st.lists(
+        st.sampled_from(["lost", "lost", "lost before", "quota", "transient", "terminal", None]), max_size=3
+    ),
+    how=st.sampled_from(["undisturbed", "dies", "overtaken", "overtaken", "asked again", "cancelled", "answered"]),
+    at=st.one_of(st.integers(1, 12), st.integers(1, 70)),
+    other=few,
+    then=st.one_of(st.none(), st.none(), st.integers(1, 12)),
+)
+answers = st.builds(
+    Answer,
+    which=few,
+    kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4),
+    outcome=st.sampled_from([None, "completed", "partial", "failed", "expired"]),
+    seed=st.integers(0, 99),
+)
+waits = st.builds(Wait, st.sampled_from([1.0, 20.0, 61.0, GRACE, 301.0, 601.0, 4000.0]))
+rare = st.one_of(st.builds(Kill, few), st.builds(Cancel), st.builds(AskAgain, few, st.booleans()))
+# One rule with one argument: rules of their own would be switched off for whole examples.
+moves = st.one_of(passes, passes, passes, answers, answers, waits, waits, rare)
+
+
+class RunMachine(RuleBasedStateMachine):
+    """Rules are what may happen; invariants hold after each; at the end everything is fair, and must converge."""
+
+    @initialize(
+        lag=st.sampled_from([None, 0.0, 30.0, GRACE - 1]),
+        live=st.integers(1, 3),
+        cap=st.sampled_from([None, None, None, Decimal("0.004"), Decimal("0.009"), Decimal("0.02")]),
+        begun=st.sampled_from(["not at all", "built", "submitted"]),
+    )
+    def begin(self, lag: float | None, live: int, cap: Decimal | None, begun: str) -> None:
+        clock = Clock()
+        self.cap = cap
+        self.world = World(
+            clock,
+            MemoryStore(),
+            StrictProvider(clock),
+            Work(
+                job="test",
+                window=Window("all", None, None),
+                operations=OPERATIONS,
+                backend=None,  # type: ignore[arg-type]  # each process has its own
+                documents=ListedDocuments(DOCUMENTS, batch=2),
+                root=None,  # type: ignore[arg-type]
+                price=PRICE,
+                reading={"uri": "memory"},
+                shard_records=4,
+                attempts=2,
+                grace=timedelta(seconds=GRACE),
+                run_usd=cap,
+            ),
+            Limits(1000, 100_000, 10_000, live, consistent_lookup=lag is None),
+            lag or 0.0,
+        )
+        self.seen: bytes | None = None
+        self.prefix = ""
+        process = self.world.start()
+        if begun == "built":
+            process.open()
+            process.run.perform(process.run.decide().actions)
+        elif begun == "submitted":
+            process.advance()
+
+    @rule(move=moves)
+    def go_on(self, move: Move) -> None:
+        provider = self.world.provider
+        match move:
+            case Pass():
+                self._make_a_pass(move)
+            case Wait(seconds):
+                self.world.clock.now += seconds
+            case Answer(which, kinds, outcome, seed) if provider.open:
+                batch = provider.open[which % len(provider.open)]
+                provider.process(batch, kinds)
+                if outcome:
+                    provider.end(batch, "cancelled" if batch.stopping else outcome, seed)
+            case Kill(who):
+                self._pick(who, "here").alive = False
+            case Cancel():
+                self._cancel()
+            case AskAgain(who, retry):
+                self._pick(who, "there").open(retry=retry)
+
+    def _make_a_pass(self, move: Pass) -> None:
+        process = self._pick(move.who, move.host)
+        process.backend.faults = list(move.faults)
+
+        def meet() -> None:
+            rival = self._pick(move.other, move.host, but=process)
+            match move.how:
+                case "dies":
+                    process.die()
+                case "asked again":
+                    rival.open(retry=True)
+                case "cancelled":
+                    self._cancel()
+                case "answered":
+                    for batch in self.world.provider.open:
+                        self.world.provider.finish(batch, "ok" if move.then else "try again")
+            if move.then:
+                rival.meet(rival.die, move.then)
+            rival.advance()
+
+        if move.how != "undisturbed":
+            process.meet(meet, move.at)
+        process.advance()
+        process.backend.faults = []
+
+    def _pick(self, number: int, host: str, but: Process | None = None) -> Process:
+        """One of up to three living processes."""
+        alive = [process for process in self.world.processes.values() if process.alive and process is not but]
+        return alive[number % 3] if number % 3 < len(alive) else self.world.start(host)
+
+    def _cancel(self) -> None:
+        if not self._begun():
+            return
+        journal = Journal(self.world.store, self._prefix(), "somebody")
+        if not journal.refresh().published_at:
+            journal.append(e.CancelRequested(at=self.world.clock()))
+
+    def _begun(self) -> bool:
+        return any(path.endswith("journal/000001.json") for path in self.world.store.objects)
+
+    def _prefix(self) -> str:
+        if not self.prefix:
+            found = next(path for path in self.world.store.objects if path.endswith("journal/000001.json"))
+            self.prefix = found.removesuffix("/journal/000001.json")
+        return self.prefix
+
+    @invariant()
+    def reservations_stay_under_the_cap(self) -> None:
+        if self._begun() and self.cap is not None:
+            journal = Journal(self.world.store, self._prefix(), "auditor")
+            state = journal.refresh()
+            assert spent(state, PRICE) + state.reserved <= self.cap
+
+    @invariant()
+    def the_published_table_is_whole(self) -> None:
+        table = self.world.store.objects.get(results_path("test", "all"))
+        if table is not None and table is not self.seen:
+            rows = pq.read_table(io.BytesIO(table)).to_pylist()
+            assert Counter((row["document_uri"], row["operation"]) for row in rows) == Counter(
+                (uri, operation.name) for uri in DOCUMENTS for operation in OPERATIONS
+            )
+            self.seen = table
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        self._drain()
+        state = self._check_truth()
+        if state.cancelled:
+            self._drain()
+            state = self._check_truth()
+        assert not state.cancelled
+        self._check_rows(state)
+        if not any(shard.given_up for shard in state.shards.values()):
+            before = self.world.provider.submissions, dict(self.world.store.objects)
+            self._drain()
+            after = self.world.provider.submissions, dict(self.world.store.objects)
+            assert after == before, "the same again is not for nothing"
+
+    def _drain(self) -> None:
+        """A new process, a provider that answers, and time."""
+        process = self.world.start()
+        process.open()
+        for _ in range(100):
+            progress = process.advance()
+            if progress is not None and progress.done:
+                return
+            for batch in self.world.provider.open:
+                self.world.provider.finish(batch)
+            self.world.clock.now += 100
+        pytest.fail(f"never done: {process.run.state}")
+
+    def _check_truth(self) -> RunState:
+        journal = Journal(self.world.store, self._prefix(), "auditor")
+        state = journal.refresh()
+        history = [(number, entry.events) for number, entry in journal.history()]
+        assert fold(RunState(), history) == state
+        counted = Counter[str]()
+        for attempt in state.attempts.values():
+            for tally in attempt.tallies:
+                counted[tally.token_type] += tally.quantity
+        assert counted == +self.world.provider.bill
+        assert state.reserved == 0
+        assert not self.world.provider.open
+        return state
+
+    def _check_rows(self, state: RunState) -> None:
+        objects = self.world.store.objects
+        ledger = pq.read_table(
+            io.BytesIO(objects[ledger_path("test", "all", self.prefix.rpartition("/")[2])])
+        ).to_pylist()
+        actual = Counter[str]()
+        for line in ledger:
+            if line["kind"] == "actual":
+                actual[line["token_type"]] += line["quantity"]
+        assert actual == +self.world.provider.bill
+        assert len({line["entry_id"] for line in ledger}) == len(ledger)
+        rows = pq.read_table(io.BytesIO(objects[results_path("test", "all")])).to_pylist()
+        assert len(rows) == ROWS
+        for row in rows:
+            text = DOCUMENTS[row["document_uri"]]
+            if text is None:
+                assert (row["status"], row["status_reason"]) == ("skipped", "broken")
+            elif row["status"] == "ok":
+                assert row["output_text"] == text
+            else:
+                assert row["status"] in ("invalid", "refused", "error", "skipped")
+                assert row["status_reason"]
+                assert row["status"] != "skipped" or row["status_reason"].startswith("budget")
+        answered = sum(row["status"] in ("ok", "refused") or "too long" in (row["status_reason"] or "") for row in rows)
+        assert answered == len(self.world.provider.answered)
+
+
+RunMachine.TestCase.settings = settings(
+    max_examples=int(os.environ.get("LOWTIDE_EXAMPLES", "400")),
+    stateful_step_count=30,
+    deadline=None,
+    derandomize="CI" in os.environ,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+TestRunMachine = pytest.mark.slow(RunMachine.TestCase)
