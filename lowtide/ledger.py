@@ -102,7 +102,8 @@ def ledger_table(plan: RunPlan, state: RunState, price: Price) -> pa.Table:
 
 
 def _row(line: Entry, plan: RunPlan, price: Price) -> dict[str, object]:
-    identity = f"{plan.run_id}/{line.scope}/{line.shard}/{line.attempt}/{line.kind}/{line.token_type}/{line.waste}"
+    place = f"{plan.run_id}/{plan.nonce}/{line.scope}/{line.shard}/{line.attempt}"
+    identity = f"{place}/{line.kind}/{line.token_type}/{line.waste}"
     return {
         "entry_id": hashlib.sha256(identity.encode()).hexdigest()[:32],
         "at": moment(line.at),

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -65,9 +66,9 @@ _STORED = pa.schema([("ordinal", pa.int32()), *SCHEMA])
 _TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
 _FROM_ANSWER = ("status", *_TOKENS, "answered_at")
 _FROM_OUTPUT = ("label", "confidence", "language")
-_NOBODY = Answer("", "unanswered")
-"""Stands where no answer has come. Told apart by identity: a provider may well say `unanswered` itself."""
 _NOTHING = Output()
+_CHUNK = 1024
+"""Answers that are Python objects at a time: so few that each uses the memory of the one before."""
 
 
 class Outcomes:
@@ -78,60 +79,56 @@ class Outcomes:
 
     def __init__(self, checks: Sequence[str], operations: Sequence[Operation]) -> None:
         self._operations = operations
-        self._total = len(checks) * len(operations)
         self._checks = checks
-        self._table: pa.Table | None = None
+        self._total = len(checks) * len(operations)
+        # Rows as they came, and where among them each ordinal's is: -1 if nowhere.
+        self._rows = SCHEMA.empty_table()
+        self._places = np.full(self._total, -1, dtype=np.int64)
         self.tallies: Counter[tuple[str, str]] = Counter()
         self.malformed = 0
 
     @property
-    def table(self) -> pa.Table:
-        """A row for each record, in the order of the ordinals; `status` is null where no attempt has said anything."""
-        if self._table is None:
-            return pa.table([pa.nulls(self._total, column.type) for column in SCHEMA], schema=SCHEMA)
-        return self._table
-
-    @property
     def records(self) -> list[Outcome | None]:
-        """The same as one object a record, None where no attempt has said anything yet."""
-        columns = [column.to_pylist() for column in self.table.columns]
+        """Each record as an object, None where no attempt has said anything yet."""
+        columns = [column.to_pylist() for column in self.take(np.arange(self._total)).columns]
         return [None if row[0] is None else Outcome(*row) for row in zip(*columns, strict=True)]
+
+    def take(self, ordinals: npt.NDArray[np.int64], columns: Sequence[str] = SCHEMA.names) -> pa.Table:
+        """A row of SCHEMA for each of these ordinals; all null for -1, and where no attempt has said anything."""
+        places = np.append(self._places, -1)[ordinals]
+        return self._rows.select(columns).take(pa.array(places, mask=places < 0))
 
     def collect(self, backend: Backend, lines: Iterable[bytes], attempt: int) -> None:
         """Take in one attempt's output lines, in any order. A second answer for a record counts as waste.
 
         The very same answer twice is the delivery's doing, not a second call, and counts as nothing.
         """
-        answers = self._answers(backend, lines)
-        outputs: list[Output] = [_NOTHING] * self._total
-        invalid: dict[int, Invalid] = {}
-        width = len(self._operations)
-        for offset, operation in enumerate(self._operations):
-            validate = operation.validate
-            for at in range(offset, self._total, width):
-                answer = answers[at]
-                if answer.status == "ok":
-                    verdict = validate(answer.text)
-                    if isinstance(verdict, Output):
-                        outputs[at] = verdict
-                    else:
-                        invalid[at] = verdict
-        self._count_tokens(answers, invalid)
-        fresh = _table(answers, outputs, invalid, attempt)
-        self._table = fresh if self._table is None else _merged(self._table, fresh)
+        places = np.full(self._total, -1, dtype=np.int64)
+        tables = [SCHEMA.empty_table()]
+        done = 0
+        for ordinals, answers in self._answers(backend, lines):
+            tables.append(self._judged(ordinals, answers, attempt))
+            places[ordinals] = np.arange(done, done + len(ordinals))
+            done += len(ordinals)
+        before = self.take(np.arange(self._total)) if len(self._rows) else None
+        self._rows, self._places = pa.concat_tables(tables), places
+        if before is not None:
+            self._rows = _merged(before, self.take(np.arange(self._total)))
+            self._places = np.where(pc.is_valid(self._rows["status"]).to_numpy(), np.arange(self._total), -1)
 
     def remaining(self, asked: Iterable[int]) -> list[int]:
         """Of the records that an attempt asked, those that may be asked again."""
-        table = self.table
-        open_ones = pc.or_(pc.is_null(table["status"]), pc.fill_null(table["retryable"], fill_value=True))
-        if not pc.any(open_ones, min_count=0).as_py():
+        retryable = self.take(np.arange(self._total), ["retryable"])["retryable"]
+        again = pc.fill_null(retryable, fill_value=True)
+        if not pc.any(again, min_count=0).as_py():
             return []
-        again = open_ones.to_pylist()
-        return [at for at in asked if again[at]]
+        wanted = again.to_pylist()
+        return [at for at in asked if wanted[at]]
 
     def counts(self, asked: Iterable[int]) -> dict[str, int]:
         """How many of the attempt's records came to which end."""
-        statuses: list[str] = pc.fill_null(self.table["status"], "unanswered").to_pylist()
+        found = self.take(np.arange(self._total), ["status"])["status"]
+        statuses: list[str] = pc.fill_null(found, "unanswered").to_pylist()
         return dict(Counter(map(statuses.__getitem__, asked)))
 
     def tally(self) -> tuple[Tally, ...]:
@@ -144,25 +141,26 @@ class Outcomes:
 
     def save(self, out: BinaryIO) -> None:
         """Store the outcomes, so that the next attempt's can be joined to them."""
-        ordinals = pa.array(np.arange(self._total, dtype=np.int32))
-        table = self.table.add_column(0, "ordinal", ordinals)
-        known = table.filter(pc.is_valid(table["status"]))
+        known = np.flatnonzero(self._places >= 0)
+        table = self.take(known).add_column(0, "ordinal", pa.array(known.astype(np.int32)))
         with pa.ipc.new_file(out, _STORED, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-            writer.write_table(known)
+            writer.write_table(table)
 
     def load(self, source: BinaryIO) -> None:
         """Read what `save` has stored."""
-        known = pa.ipc.open_file(source).read_all()
-        places = np.full(self._total, -1, dtype=np.int64)
-        places[known["ordinal"].to_numpy()] = np.arange(len(known))
-        self._table = known.drop_columns("ordinal").take(pa.array(places, mask=places < 0))
+        table = pa.ipc.open_file(source).read_all()
+        self._places[table["ordinal"].to_numpy()] = np.arange(len(table))
+        self._rows = table.drop_columns("ordinal")
 
-    def _answers(self, backend: Backend, lines: Iterable[bytes]) -> list[Answer]:
-        """This attempt's answers by ordinal."""
+    def _answers(self, backend: Backend, lines: Iterable[bytes]) -> Iterator[tuple[list[int], list[Answer]]]:
+        """This attempt's answers, one for each record that has any, and their ordinals: some at a time."""
         parse, width = backend.parse, len(self._operations)
-        ordinals = {ids.record_id(at, self._checks[at // width]): at for at in range(self._total)}
-        answers = [_NOBODY] * self._total
-        repeated: dict[int, Answer] = {}
+        known = {ids.record_id(at, self._checks[at // width]): at for at in range(self._total)}
+        # Hashes, and not the answers themselves, so that memory is theirs for a moment only.
+        seen: list[int | None] = [None] * self._total
+        repeated: set[tuple[int, int]] = set()
+        ordinals: list[int] = []
+        answers: list[Answer] = []
         for line in lines:
             if not line:
                 continue
@@ -173,22 +171,42 @@ class Outcomes:
                 continue
             if answer is None:
                 continue
-            at = ordinals.get(answer.record_id)
+            at = known.get(answer.record_id)
             if at is None:
                 self._count(answer, "duplicate")
-            elif answers[at] is _NOBODY:
-                answers[at] = answer
-            elif answers[at] != answer and repeated.get(at) != answer:
-                repeated[at] = answer
+            elif seen[at] is None:
+                seen[at] = hash(answer)
+                ordinals.append(at)
+                answers.append(answer)
+                if len(answers) == _CHUNK:
+                    yield ordinals, answers
+                    ordinals, answers = [], []
+            elif seen[at] != hash(answer) and (at, hash(answer)) not in repeated:
+                repeated.add((at, hash(answer)))
                 self._count(answer, "duplicate")
-        return answers
+        yield ordinals, answers
+
+    def _judged(self, ordinals: Sequence[int], answers: Sequence[Answer], attempt: int) -> pa.Table:
+        """The rows of these answers; their tokens are counted on the way."""
+        validators = [operation.validate for operation in self._operations]
+        width = len(validators)
+        outputs = [_NOTHING] * len(answers)
+        invalid: dict[int, Invalid] = {}
+        for row, answer in enumerate(answers):
+            if answer.status == "ok":
+                verdict = validators[ordinals[row] % width](answer.text)
+                if isinstance(verdict, Output):
+                    outputs[row] = verdict
+                else:
+                    invalid[row] = verdict
+        self._count_tokens(answers, invalid)
+        return _table(answers, outputs, invalid, attempt)
 
     def _count_tokens(self, answers: Sequence[Answer], invalid: Iterable[int]) -> None:
         """Put every answer's tokens where they belong: those of all of them together first, then what was waste."""
-        sums = {name: sum(map(attrgetter(name), answers)) for name in _TOKENS}
-        self._count(Answer("", "ok", **sums), "")
-        for at in invalid:
-            self._move(answers[at], "invalid")
+        self._count(Answer("", "ok", **{name: sum(map(attrgetter(name), answers)) for name in _TOKENS}), "")
+        for row in invalid:
+            self._move(answers[row], "invalid")
         for answer in answers:
             if answer.status == "error":
                 self._move(answer, "retried")
@@ -208,7 +226,7 @@ class Outcomes:
 
 
 def _table(answers: Sequence[Answer], outputs: Sequence[Output], invalid: dict[int, Invalid], attempt: int) -> pa.Table:
-    """One attempt's outcomes. Whole columns first, as if all were well; then those records that are not."""
+    """Rows of SCHEMA. Whole columns first, as if all were well; then those records that are not."""
     total = len(answers)
     columns: dict[str, list[object]] = {name: list(map(attrgetter(name), answers)) for name in _FROM_ANSWER}
     columns |= {name: list(map(attrgetter(name), outputs)) for name in _FROM_OUTPUT}
@@ -224,9 +242,6 @@ def _table(answers: Sequence[Answer], outputs: Sequence[Output], invalid: dict[i
         columns["retryable"][at] = True
     for at, answer in enumerate(answers):
         if answer.status == "ok":
-            continue
-        if answer is _NOBODY:
-            columns["status"][at], columns["attempt"][at] = None, 0
             continue
         columns["reason"][at] = answer.error or None
         columns["retryable"][at] = answer.status == "unanswered" or (answer.status == "error" and answer.retryable)

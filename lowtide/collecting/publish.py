@@ -100,25 +100,33 @@ def write_results(
             if not batches:
                 continue
             rows = pa.Table.from_batches(batches)
-            del batches
-            rows = rows.take(pc.sort_indices(rows, [("document_id", "ascending"), ("op", "ascending")]))
-            writer.write_table(_complete(rows, schema, constants, by_operation), row_group_size=GROUP_ROWS * 2)
-            written += len(rows)
-            del rows
+            order = pc.sort_indices(rows, [("document_id", "ascending"), ("op", "ascending")])
+            columns = dict(zip(rows.column_names, rows.columns, strict=True))
+            # Each column's source is let go of as soon as the column is in order.
+            del batches, rows
+            table = _complete(columns, order, schema, constants, by_operation)
+            writer.write_table(table, row_group_size=GROUP_ROWS * 2)
+            written += len(table)
+            del table
             on_progress(written)
     return written
 
 
 def _complete(
-    rows: pa.Table, schema: pa.Schema, constants: Mapping[str, object], by_operation: Mapping[str, Sequence[str]]
+    columns: dict[str, pa.ChunkedArray],
+    order: pa.Array,
+    schema: pa.Schema,
+    constants: Mapping[str, object],
+    by_operation: Mapping[str, Sequence[str]],
 ) -> pa.Table:
-    columns: list[pa.Array | pa.ChunkedArray] = []
-    op = rows["op"].combine_chunks()
+    """The rows in this order, with the columns that the shards' files leave out. Empties `columns`."""
+    op = columns.pop("op").take(order)
+    found: list[pa.Array | pa.ChunkedArray] = []
     for column in schema:
         if column.name in by_operation:
-            columns.append(pa.array(list(by_operation[column.name]), pa.string()).take(op))
+            found.append(pa.array(list(by_operation[column.name]), pa.string()).take(op.combine_chunks()))
         elif column.name in constants:
-            columns.append(pa.repeat(pa.scalar(constants[column.name], column.type), len(rows)))
+            found.append(pa.repeat(pa.scalar(constants[column.name], column.type), len(order)))
         else:
-            columns.append(rows[column.name])
-    return pa.table(columns, schema=schema)
+            found.append(columns.pop(column.name).take(order))
+    return pa.table(found, schema=schema)

@@ -50,7 +50,7 @@ def build_rows(
     op = np.tile(np.arange(operations, dtype=np.int8), len(index))
     documents = pa.array(np.repeat(np.arange(len(index)), operations))
     readable = first >= 0
-    answers = outcomes.table.take(pa.array(first + op, mask=~readable))
+    answers = outcomes.take(np.where(readable, first + op, -1))
     status, reason = _verdicts(answers, pa.array(readable), index["reason"].take(documents), leftover)
     counted = {name: pc.fill_null(answers[name], 0).to_numpy() for name in _COUNTED}
     cost = _cost(counted, price)

@@ -113,7 +113,7 @@ class ShardBuilder:
             formats=self._formats,
             fields=tuple(name for name in self._fields if name in used),
             salt=salt,
-            request_bytes=min(limits.request_bytes, limits.bytes // self._operations),
+            request_bytes=min(limits.request_bytes, self._bytes // self._operations),
         )
 
     def build(

@@ -17,7 +17,7 @@ from lowtide.operations import Operation
 from lowtide.protocols import Backend
 from lowtide.records import Request
 
-_PROBES = ('plain "quoted" \\ back\\n', "tab\t, nul\x00, \u2028 line, \U0001f30a wave, \x7f", "")
+_PROBES = ('plain "quoted" \\ back\\n', "tab\t, nul\x00, \u2028 line, \U0001f30a wave, \x7f", " \r\n ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def line_template(backend: Backend, operation: Operation) -> LineTemplate:
     if "record_id" not in template.slots:
         raise TypeError(f"backend {backend.name!r} does not write the record id into its line")
     for probe in _PROBES:
-        values = {name: f"{name}{probe}" for name in names}
+        values = {name: f"{probe}{name}{probe}" for name in names}
         spliced = template.render({name: escape(value) for name, value in values.items()})
         if orjson.loads(spliced) != orjson.loads(backend.encode(_request(operation, values))):
             raise TypeError(f"backend {backend.name!r} changes values that it encodes, so its lines cannot be spliced")

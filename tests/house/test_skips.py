@@ -20,7 +20,7 @@ def outcome(checkout: Path, folder: Path, test: str, ci: str) -> subprocess.Comp
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n", encoding="utf-8")
     (folder / "test_one.py").write_text(test, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_one.py"]
-    environment = {**os.environ, "CI": ci}
+    environment = {**os.environ, "CI": ci, "PYTEST_ADDOPTS": ""}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )

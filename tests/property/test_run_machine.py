@@ -44,6 +44,14 @@ PRICE = Price(
 
 
 @dataclass(frozen=True)
+class Point:
+    """The `nth` point in a pass with `name` in its name."""
+
+    name: str
+    nth: int
+
+
+@dataclass(frozen=True)
 class Pass:
     """One process makes a pass, with these faults of its create calls. At point `at` of it, `how` happens.
 
@@ -54,9 +62,9 @@ class Pass:
     host: str
     faults: list[Fault | None]
     how: str
-    at: int
+    at: Point
     other: int
-    then: int | None
+    then: Point | None
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,14 @@ class AskAgain:
 Move = Pass | Wait | Answer | Kill | Cancel | AskAgain
 
 few = st.integers(0, 2)
+points = st.one_of(
+    st.builds(Point, st.just(""), st.integers(1, 70)),
+    st.builds(
+        Point,
+        st.sampled_from(["before submit", "after submit", "find", "poll", "outputs", "put", "write", "replace"]),
+        st.integers(1, 4),
+    ),
+)
 passes = st.builds(
     Pass,
     who=few,
@@ -101,9 +117,9 @@ passes = st.builds(
         st.sampled_from(["lost", "lost", "lost before", "quota", "transient", "terminal", None]), max_size=3
     ),
     how=st.sampled_from(["undisturbed", "dies", "overtaken", "overtaken", "asked again", "cancelled", "answered"]),
-    at=st.one_of(st.integers(1, 12), st.integers(1, 70)),
+    at=points,
     other=few,
-    then=st.one_of(st.none(), st.none(), st.integers(1, 12)),
+    then=st.one_of(st.none(), points),
 )
 answers = st.builds(
     Answer,
@@ -191,17 +207,20 @@ class RunMachine(RuleBasedStateMachine):
                     process.die()
                 case "asked again":
                     rival.open(retry=True)
+                    rival.advance()
+                    for batch in self.world.provider.open:
+                        self.world.provider.finish(batch)
                 case "cancelled":
                     self._cancel()
                 case "answered":
                     for batch in self.world.provider.open:
                         self.world.provider.finish(batch, "ok" if move.then else "try again")
             if move.then:
-                rival.meet(rival.die, move.then)
+                rival.meet(rival.die, move.then.name, move.then.nth)
             rival.advance()
 
         if move.how != "undisturbed":
-            process.meet(meet, move.at)
+            process.meet(meet, move.at.name, move.at.nth)
         process.advance()
         process.backend.faults = []
 

@@ -372,6 +372,13 @@ class World:
         return process
 
 
+@dataclass
+class _Fate:
+    happen: Callable[[], None]
+    point: str
+    left: int
+
+
 class Process:
     """One process: its view of the run, the point at which it meets its fate, and whether it lives."""
 
@@ -382,7 +389,7 @@ class Process:
         self.points = 0
         self._began = 0
         self._world = world
-        self._fates: dict[int, Callable[[], None]] = {}
+        self._fates: list[_Fate] = []
         self.backend = WatchedBackend(world.provider, world.limits, self._pass, lag=world.lag)
         self._work = replace(world.work, root=WatchedStore(world.store, self._pass), backend=self.backend)
         self._run: Run | None = None
@@ -392,9 +399,9 @@ class Process:
         assert self._run is not None, "the process has not opened its run"
         return self._run
 
-    def meet(self, fate: Callable[[], None], after_points: int) -> None:
-        """At the so-manieth point from now on, call `fate`, which may raise Crash or let others act."""
-        self._fates[self.points + after_points] = fate
+    def meet(self, fate: Callable[[], None], point: str, nth: int) -> None:
+        """At the `nth` point from now on with `point` in its name call `fate`, which may raise Crash or let others act."""
+        self._fates.append(_Fate(fate, point, nth))
 
     def die(self) -> None:
         """For `meet`: kill -9."""
@@ -429,9 +436,12 @@ class Process:
             raise Crash
         self.points += 1
         assert self.points - self._began < 2000, "a pass without an end"
-        fate = self._fates.pop(self.points, None)
-        if fate is not None:
-            fate()
+        for fate in list(self._fates):
+            if fate.point in name:
+                fate.left -= 1
+                if not fate.left:
+                    self._fates.remove(fate)
+                    fate.happen()
 
     def _sees(self, owner: str) -> bool | None:
         other = self._world.processes.get(owner)
