@@ -25,7 +25,7 @@ lint: dev types ## Check style, types, import directions, the site and the tree
 	$(bin)/mypy $(wildcard $(checked))
 	cd .types && ../$(bin)/lint-imports --config ../pyproject.toml --no-cache --no-logo 2>&1
 	$(bin)/python infra/dev/cli_docs.py --check
-	NO_MKDOCS_2_WARNING=true $(bin)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=true $(bin)/mkdocs build --strict
 	$(bin)/python infra/dev/check_tree.py
 
 bench: dev ## Measure against the bare library and the naive way, side by side
@@ -33,7 +33,7 @@ bench: dev ## Measure against the bare library and the naive way, side by side
 
 docs: dev ## Build the site into site/, the pages of commands included
 	$(bin)/python infra/dev/cli_docs.py
-	NO_MKDOCS_2_WARNING=true $(bin)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=true $(bin)/mkdocs build --strict
 
 lock: dev ## Relock requirements/; ARGS=--upgrade takes the newest versions
 	infra/dev/lock.sh $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,3 +82,19 @@ def test_the_page_of_commands_is_what_help_says() -> None:
     checked = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     assert checked.returncode == 0, checked.stdout
+
+
+def test_a_link_into_nowhere_stops_the_site(tmp_path: Path) -> None:
+    # With the very options that make uses: --quiet, for one, makes --strict blind.
+    options = set(re.findall(r"mkdocs build(.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert len(options) == 1
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    with (tmp_path / "docs" / "index.md").open("a", encoding="utf-8") as page:
+        page.write("\n[nowhere](nowhere.md)\n")
+
+    command = [sys.executable, "-m", "mkdocs", "build", *shlex.split(options.pop())]
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+    assert built.returncode != 0
+    assert "nowhere.md" in built.stderr
