@@ -155,7 +155,8 @@ class Outcomes:
     def _answers(self, backend: Backend, lines: Iterable[bytes]) -> Iterator[tuple[list[int], list[Answer]]]:
         """This attempt's answers, one for each record that has any, and their ordinals: some at a time."""
         parse, width = backend.parse, len(self._operations)
-        known = {ids.record_id(at, self._checks[at // width]): at for at in range(self._total)}
+        # An answer that is final is not lost to one that nobody has asked for.
+        known = {ids.record_id(at, self._checks[at // width]): at for at in self.remaining(range(self._total))}
         # Hashes, and not the answers themselves, so that memory is theirs for a moment only.
         seen: list[int | None] = [None] * self._total
         repeated: set[tuple[int, int]] = set()

@@ -20,8 +20,8 @@ from lowtide.schemas import results_schema
 GROUP_ROWS = 80_000
 """Rows to a row group: point lookups and scans are both quick between 50,000 and 120,000."""
 
-GROUP_BYTES = 64 << 20
-"""Bytes to a row group, before compression. Publishing holds about three times as much."""
+GROUP_BYTES = 48 << 20
+"""Bytes to a row group before compression, where rows are long. Publishing holds a little more than twice as much."""
 
 _SAMPLED = 16
 _IDS = 1 << 32
@@ -84,7 +84,7 @@ def write_results(
     schema = schema.with_metadata({name.encode(): value.encode() for name, value in metadata.items()})
     sources = [_SortedRows(open_rows) for open_rows in shards]
     row_bytes = max((source.bytes_per_row() for source in sources[:_SAMPLED]), default=0)
-    ranges = max(1, -(-total // GROUP_ROWS), total * row_bytes // GROUP_BYTES)
+    ranges = max(1, -(-total // GROUP_ROWS), -(-total * row_bytes // GROUP_BYTES))
     bounds: list[str | None] = [f"{_IDS * (i + 1) // ranges:08x}" for i in range(ranges - 1)]
     written = 0
     with pq.ParquetWriter(

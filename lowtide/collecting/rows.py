@@ -15,10 +15,10 @@ from lowtide.collecting.outcomes import Outcomes
 from lowtide.prices import Price
 from lowtide.schemas import MOMENT, MONEY
 
-BATCH_ROWS = 512
-"""Rows to a batch of a shard's rows file: the publisher reads whole batches, and each costs a few microseconds."""
+BATCH_ROWS = 256
+"""Rows to a batch of a shard's rows file: the publisher reads whole batches, some of them twice."""
 
-_FINAL = pa.array(["ok", "refused", "invalid"])
+_FINAL = ("ok", "refused", "invalid")
 _COUNTED = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "attempt", "answered_at")
 
 
@@ -79,7 +79,7 @@ def _verdicts(
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """Status and reason of each row: the answer's own if it is final, else `leftover`, or what kept it unreadable."""
     status, reason = answers["status"], answers["reason"]
-    final = pc.is_in(status, value_set=_FINAL)
+    final = pc.is_in(status, value_set=pa.array(_FINAL))
     if pc.all(final, min_count=0).as_py():
         return status, reason
     stays = pc.fill_null(pc.equal(status, "error"), fill_value=False)
@@ -121,7 +121,9 @@ def _moments(seconds: npt.NDArray[np.float64]) -> pa.Array:
 
 
 def write_rows(rows: pa.Table, out: BinaryIO) -> None:
-    """Store a shard's rows, to be read again in batches of BATCH_ROWS."""
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.ipc.new_file(out, rows.schema, options=options) as writer:
+    """Store a shard's rows, to be read again in batches of BATCH_ROWS.
+
+    Not compressed: they are read once, and LZ4 would cost more CPU than all the rest of the join.
+    """
+    with pa.ipc.new_file(out, rows.schema) as writer:
         writer.write_table(rows, max_chunksize=BATCH_ROWS)

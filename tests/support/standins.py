@@ -1,4 +1,4 @@
-"""Injected stand-ins: a store in memory and a provider whose faults are chosen by the test. Nothing here is patched in."""
+"""Injected stand-ins: a store in memory, and a provider whose faults the test chooses. Nothing here is patched in."""
 
 from __future__ import annotations
 

@@ -400,7 +400,7 @@ class Process:
         return self._run
 
     def meet(self, fate: Callable[[], None], point: str, nth: int) -> None:
-        """At the `nth` point from now on with `point` in its name call `fate`, which may raise Crash or let others act."""
+        """At the `nth` point from now on with `point` in its name call `fate`, which may raise or let others act."""
         self._fates.append(_Fate(fate, point, nth))
 
     def die(self) -> None:

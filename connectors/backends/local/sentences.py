@@ -33,7 +33,7 @@ _ABBREVIATION = re.compile(
 _BOILERPLATE = re.compile(
     r"^(?:copyright|licensed under|all rights reserved|see (?:the|our|also) |for (?:more|further|full|additional) |"
     r"read (?:the|more) |click here|(?:pip|conda|uv|brew|apt|npm) (?:install|add)|to install|note:|warning:|https?://|documentation:|"
-    r"please (?:see|refer|read|visit|cite)|thank you|thanks (?:for|go) )",
+    r"please (?:see|refer|read|visit|cite)|thank you|thanks (?:for|go) |i hope (?:this|that|you)|dear |hello|hi[ ,])",
     re.IGNORECASE,
 )
 

@@ -1,0 +1,128 @@
+"""What a benchmark hands to the engine: a folder as root, generated Parquet as the source, and stand-in backends."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from benchmarks import batch
+from lowtide.connectors.documents import SourceDocuments
+from lowtide.connectors.stores.local import LocalStore
+from lowtide.operations import Operation
+from lowtide.plan import Work
+from lowtide.records import Answer, BatchStatus, Limits, OutputFile, Request, Shard
+from lowtide.windows import Window
+
+CHUNK = 1 << 20
+SOURCE = "source/tickets.parquet"
+
+
+class StandIn:
+    """What the stand-in backends have in common: the shape of the lines, and limits like a provider's."""
+
+    name = "bench"
+    provider = "nobody"
+    region = ""
+    model = batch.MODEL
+    parameters: Mapping[str, str | int | float | bool] = {}
+    limits: Limits = batch.LIMITS
+
+    def refusal(self, operation: Operation) -> str | None:
+        return None
+
+    def encode(self, request: Request) -> bytes:
+        return batch.encode(request)
+
+    def parse(self, line: bytes) -> Answer | None:
+        return batch.parse(line)
+
+    def find(self, token: str) -> str | None:
+        return None
+
+    def cancel(self, batch_id: str) -> None:
+        return None
+
+
+class Shelf(StandIn):
+    """Answers each batch into a file of shuffled lines at once, and says that it has ended once `ended` is set."""
+
+    def __init__(self, folder: Path, *, ended: bool) -> None:
+        self._folder = folder
+        self._ended = ended
+
+    def submit(self, shard: Shard, token: str) -> str:
+        with shard.open() as source:
+            records = [json.loads(line) for line in source]
+        lines = [
+            batch.answer_line(
+                record["custom_id"],
+                batch.fingerprint(record["body"]["messages"][1]["content"]),
+                shard.number * 1_000_003 + number,
+            )
+            for number, record in enumerate(records)
+        ]
+        random.Random(shard.number).shuffle(lines)
+        (self._folder / f"{token}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+        return token
+
+    def poll(self, batch_id: str) -> BatchStatus:
+        return BatchStatus("completed", "completed") if self._ended else BatchStatus("in_progress")
+
+    def outputs(self, batch_id: str) -> Iterator[OutputFile]:
+        with (self._folder / f"{batch_id}.jsonl").open("rb", buffering=0) as source:
+            yield OutputFile("output.jsonl", iter(lambda: source.read(CHUNK), b""))
+
+
+class Loopback(StandIn):
+    """The batch API of `benchmarks.server` as a backend, through the OpenAI SDK: as the bare loop calls it."""
+
+    def __init__(self, address: str) -> None:
+        import openai  # noqa: PLC0415 - costs half a second, which other benchmarks need not pay
+
+        self._client = openai.OpenAI(base_url=f"http://{address}/v1", api_key="none", max_retries=0)
+
+    def submit(self, shard: Shard, token: str) -> str:
+        with shard.open() as source:
+            file = self._client.files.create(file=("requests.jsonl", source), purpose="batch")
+        created = self._client.batches.create(
+            input_file_id=file.id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            metadata={"token": token},
+        )
+        return created.id
+
+    def poll(self, batch_id: str) -> BatchStatus:
+        status = self._client.batches.retrieve(batch_id).status
+        return BatchStatus(status, "completed" if status == "completed" else None)
+
+    def outputs(self, batch_id: str) -> Iterator[OutputFile]:
+        output = self._client.batches.retrieve(batch_id).output_file_id
+        with self._client.files.with_streaming_response.content(output or "") as response:
+            yield OutputFile("output.jsonl", response.iter_bytes(CHUNK))
+
+
+def work_on(folder: Path, root: Path, backend: StandIn) -> Work:
+    """The job of all benchmarks: summarize the generated tickets under `folder`, and write to `root`."""
+    source = LocalStore(folder / "source")
+    documents = SourceDocuments(source, source.list, text="body", id="ticket", fields=("customer",))
+    return Work(
+        job="bench",
+        window=Window("all", None, None),
+        operations=(batch.OPERATION,),
+        backend=backend,  # type: ignore[arg-type]  # the stand-ins' own methods make it one
+        documents=documents,
+        root=LocalStore(root),
+        price=batch.PRICE,
+        reading={"uri": "tickets.parquet"},
+        fields=("customer",),
+        shard_records=batch.SHARD_RECORDS,
+    )
+
+
+def close(work: Work) -> None:
+    """End the processes that parse documents, so that their CPU is counted."""
+    if isinstance(work.documents, SourceDocuments):
+        work.documents.close()
