@@ -67,6 +67,11 @@ class Plan:
     variants: Mapping[int, tuple[str, ...]]
     rounds: int
 
+    def at_most(self, size: int) -> Plan:
+        """One round of the smallest size, or of this one if that is smaller still."""
+        smallest = min(self.variants)
+        return Plan({min(smallest, size): self.variants[smallest]}, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Case:

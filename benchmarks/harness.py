@@ -29,9 +29,8 @@ class Line:
     verdict: str
 
 
-def run_case(case: Case, folder: Path, *, quick: bool) -> tuple[list[Line], Results]:
+def run_case(case: Case, folder: Path, plan: Plan) -> tuple[list[Line], Results]:
     """Measure one case; its data is under `folder` until this returns. Raises RuntimeError if a variant fails."""
-    plan = case.quick if quick else case.full
     results: dict[tuple[str, int], Measured] = {}
     try:
         with _service(case, folder) as service:
@@ -75,9 +74,11 @@ def _child(folder: Path, *arguments: str) -> str:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Imports come from compiled files, as they do where packages are installed, even if ours must not be written."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return environment | {"PYTHONPYCACHEPREFIX": str(folder.parent / "pycache")}
+    """Imports come from compiled files, as everywhere; where these must not lie beside the sources, from a folder."""
+    environment = dict(os.environ)
+    if environment.pop("PYTHONDONTWRITEBYTECODE", ""):
+        environment["PYTHONPYCACHEPREFIX"] = str(folder.parent / "pycache")
+    return environment
 
 
 @contextmanager

@@ -18,11 +18,14 @@ from benchmarks.case import Results  # noqa: E402
 from benchmarks.cases import NAMES, load  # noqa: E402
 from benchmarks.harness import Line, as_json, run_case, show  # noqa: E402
 
+_SMOKE = 500
+
 
 def main() -> None:
     """Run the cases and print the table. Missed targets are shown and are no failure; a wrong result is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round: less than a minute")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes: only to see that every case still works")
     parser.add_argument("--only", choices=NAMES, action="append", help="only this case; may be repeated")
     parser.add_argument("--out", type=Path, help="write the figures and measurements to this JSON file as well")
     parser.add_argument("--folder", type=Path, help="where to put the data meanwhile (several GB without --quick)")
@@ -33,10 +36,13 @@ def main() -> None:
         for name in NAMES:
             if options.only and name not in options.only:
                 continue
-            found, results[name] = run_case(load(name), Path(folder) / name, quick=options.quick)
+            case = load(name)
+            plan = case.quick if options.quick else case.full
+            plan = plan.at_most(_SMOKE) if options.smoke else plan
+            found, results[name] = run_case(case, Path(folder) / name, plan)
             lines += found
     print(show(lines))
-    if options.quick:
+    if options.quick or options.smoke:
         print("\nSmall sizes and one round: good for seeing that everything works, not for quoting.")
     if options.out:
         options.out.write_text(as_json(lines, results), encoding="utf-8")

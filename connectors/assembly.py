@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cached_property, lru_cache
+from pathlib import Path
+from urllib.parse import unquote
 
 from lowtide import windows
 from lowtide.connectors.backends import open_backend
 from lowtide.connectors.documents import SourceDocuments
-from lowtide.connectors.stores import open_store
-from lowtide.connectors.stores.check import verify
-from lowtide.connectors.stores.source import matching, split_glob
+from lowtide.connectors.stores import matching, open_store, split_glob, verify
+from lowtide.errors import ConfigError, StoreError, UnsafeStore
 from lowtide.job import Job
 from lowtide.operations import build_operations
-from lowtide.plan import Work
+from lowtide.plan import Work, check_operations
 from lowtide.prices import LOCAL
-from lowtide.protocols import Store
-from lowtide.records import FileInfo
+from lowtide.protocols import Documents, Store
+from lowtide.records import DocumentBatch, FileInfo
 from lowtide.windows import Window
 
+READING_VERSION = 1
+"""Goes into a run's identity: raised when the same file gives another text than before, so that it is asked again."""
 
-def assemble(job: Job, window: Window) -> Work:
-    """Put the job's parts together. Reads schema files, and checks that the root keeps put-if-absent.
+_OURS = ("runs/", "tables/", "cache/", ".lowtide/")
 
-    Raises ConfigError, MissingExtra or UnsafeStore. Lists and reads no document.
+
+def assemble(job: Job, window: Window, *, try_root: bool = True) -> Work:
+    """Put the job's parts together. Reads schema files; lists and reads no document, and does not look for the source.
+
+    With `try_root`, checks that the root can be written and keeps put-if-absent. Raises ConfigError, MissingExtra or
+    UnsafeStore.
     """
+    operations, backend = build_operations(job), open_backend(job.backends[0])
+    check_operations(operations, backend)
     root = open_store(job.output.root)
-    verify(root)
+    if try_root:
+        _try(root)
     return Work(
         job=job.name,
         window=window,
-        operations=build_operations(job),
-        backend=open_backend(job.backends[0]),
-        documents=_documents(job, window, root),
+        operations=operations,
+        backend=backend,
+        documents=_Source(job, window, root),
         root=root,
         price=LOCAL,
-        reading=job.source.model_dump(mode="json"),
+        reading={**job.source.model_dump(mode="json"), "version": READING_VERSION},
         fields=tuple(job.source.fields),
         shard_records=job.limits.shard_records,
         attempts=job.limits.attempts,
@@ -46,16 +57,54 @@ def assemble(job: Job, window: Window) -> Work:
     )
 
 
+def _try(root: Store) -> None:
+    try:
+        verify(root)
+    except UnsafeStore:
+        raise
+    except StoreError as error:
+        raise ConfigError(f"output.root {root.uri!r} cannot hold a run: {error}") from error
+
+
+class _Source:
+    """The job's documents. The source is looked for when they are listed: who only reads results does not need it."""
+
+    def __init__(self, job: Job, window: Window, root: Store) -> None:
+        self._job, self._window, self._root = job, window, root
+
+    @cached_property
+    def _documents(self) -> Documents:
+        return _documents(self._job, self._window, self._root)
+
+    def files(self) -> Iterator[FileInfo]:
+        return self._documents.files()
+
+    def read(self, files: Iterable[FileInfo]) -> Iterator[DocumentBatch]:
+        return self._documents.read(files)
+
+
+@lru_cache(maxsize=4096)
+def _real(folder: str) -> str:
+    """A folder's address without links on the way."""
+    return Path(unquote(folder[7:])).resolve().as_uri() if folder.startswith("file://") else folder
+
+
+def _real_file(uri: str) -> str:
+    folder, slash, name = uri.rpartition("/")
+    return f"{_real(folder)}{slash}{name}"
+
+
 def _documents(job: Job, window: Window, root: Store) -> SourceDocuments:
     base, pattern = split_glob(job.source.uri)
     store = open_store(base)
     in_window = windows.file_filter(job.source.window_by, window)
     rows = windows.row_filter(job.source.window_by, window)
-    inside_root = f"{root.uri}/"
+    # What we write ourselves is no document, by whatever way it is reached.
+    ours = tuple(f"{_real(root.uri)}/{folder}" for folder in _OURS)
 
     def files() -> Iterator[FileInfo]:
         for info in matching(store, pattern):
-            if in_window(info) and not info.uri.startswith(inside_root):
+            if in_window(info) and not _real_file(info.uri).startswith(ours):
                 yield info
 
     return SourceDocuments(

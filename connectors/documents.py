@@ -23,7 +23,7 @@ from lowtide.connectors.formats.protocol import Batch, Failed, Parsed, ReadRows
 from lowtide.connectors.formats.rows import Asked, Rows, unread
 from lowtide.connectors.formats.table import read_csv
 from lowtide.connectors.formats.workers import Workers
-from lowtide.errors import ConfigError, MissingExtra, StoreError
+from lowtide.errors import ConfigError, MissingExtra, NotFound, StoreError
 from lowtide.protocols import Store
 from lowtide.records import DocumentBatch, FileContent, FileInfo
 
@@ -116,15 +116,20 @@ class SourceDocuments:
 
     def _row_file(self, info: FileInfo) -> Iterator[Rows]:
         number = 0
+        there = self._store.info(info.path)
+        if there is not None and there.etag != info.etag:
+            yield unread(0, "the file has changed since it was listed; the next run reads it as it is now", self._asked)
+            return
         try:
             with self._store.open(info.path) as stream:
                 for rows in self._rows(by_name(info.path, self._format), stream, info.size):
                     number = rows.numbers[-1] + 1 if rows.numbers else number
                     yield rows
-        except (StoreError, OSError) as error:
-            # A path would say where this machine keeps things; the row has the address already.
-            why = str(error) if isinstance(error, StoreError) else error.strerror or type(error).__name__
-            yield unread(number, f"the file cannot be read from row {number} on: {why}", self._asked)
+        except NotFound as error:
+            yield unread(number, f"the file cannot be read from row {number} on: {error}", self._asked)
+        except OSError as error:
+            # Not the document's fault, and mended without changing it: a row that says so would be there to stay.
+            raise StoreError(f"cannot read {info.uri!r}: {error.strerror or type(error).__name__}", info.uri) from error
 
     def _rows(self, kind: FileKind, stream: BinaryIO, size: int) -> Iterator[Rows]:
         if kind.format == "parquet":

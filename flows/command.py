@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from lowtide import engine
 from lowtide.engine.run import Listener, Run
@@ -25,6 +26,7 @@ def run_through_prefect(job: str, window: str, *, wait: bool, listen: Listener, 
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    listen(fallback.progress("starting Prefect"))
     from lowtide.errors import LowtideError
     from lowtide.flows.run import job_flow
 
@@ -32,10 +34,11 @@ def run_through_prefect(job: str, window: str, *, wait: bool, listen: Listener, 
     try:
         flow = job_flow(listen)
         while True:
-            flow(job, window, False, 1800.0 if wait else 0.0)
+            flow(job, window, False, 1800.0 if wait else 0.0, fallback.plan.run_id)
             fallback.refresh()
             if not wait or fallback.decide().done:
                 return
+            time.sleep(poll)
     except LowtideError:
         raise
     except Exception as error:

@@ -28,18 +28,21 @@ def flow_run_name() -> str:
     return f"{Path(str(parameters['job'])).stem}, window {parameters['window']}"
 
 
-def job_flow(listen: Listener = lambda progress: None) -> Flow[[str, str, bool, float], dict[str, object]]:
+def job_flow(listen: Listener = lambda progress: None) -> Flow[[str, str, bool, float, str], dict[str, object]]:
     """The flow, telling its progress to `listen` as well."""
 
     @flow(name="lowtide run", flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
-    def run_job(job: str, window: str = "all", retry: bool = False, wait: float = 1800.0) -> dict[str, object]:
+    def run_job(
+        job: str, window: str = "all", retry: bool = False, wait: float = 1800.0, run_id: str = ""
+    ) -> dict[str, object]:
         """Run a job file over a window, or go on with a run; returns its summary.
 
         `wait` bounds the seconds that this flow run waits for answers. A run that is not done by then loses nothing:
-        run the flow again, or let the advance flow do it.
+        run the flow again, or let the advance flow do it. With `run_id`, the run of that id goes on, and nothing is
+        listed.
         """
-        run = steps.open_run(job, window, retry=retry)
-        if not is_published(run):
+        run = steps.open_run(job, window, retry=retry, run_id=run_id)
+        if run.chores or not is_published(run):
             page = ProgressPage(run.plan.job, run.plan.window, listen)
             steps.build(run, page)
             answer_shards(run, page, wait)

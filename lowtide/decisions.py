@@ -8,6 +8,9 @@ from decimal import Decimal
 
 from lowtide.states import Phase, RunState, ShardState
 
+CLOCK_SKEW = 300.0
+"""Seconds by which the clocks of two machines may differ without a claim of one being broken by the other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Build:
@@ -106,11 +109,7 @@ def decide(
         if not state.builder or stale(state.builder, state.builder_expires):
             actions.append(Build())
         return Decision(tuple(actions))
-    actions += [
-        Reopen(s.number)
-        for s in shards
-        if s.phase is Phase.SETTLED and s.remaining and s.reopenings < state.extra_attempts and not state.cancelled
-    ]
+    actions += [Reopen(s.number) for s in shards if _can_reopen(s, state)]
     submissions = _submissions(state, now, rules, spent)
     actions += submissions.actions
     if state.settled and not actions:
@@ -120,8 +119,14 @@ def decide(
     return Decision(tuple(actions), over_budget=submissions.over_budget)
 
 
+def _can_reopen(shard: ShardState, state: RunState) -> bool:
+    if shard.phase is not Phase.SETTLED or not shard.remaining or state.cancelled:
+        return False
+    return shard.reopenings < state.extra_attempts and bool(shard.given_up or state.reopen_everything)
+
+
 def _can_resolve(shard: ShardState, now: float, rules: Rules, stale: Callable[[str, float], bool]) -> bool:
-    if shard.phase is not Phase.SUBMITTING or not stale(shard.owner, shard.expires):
+    if shard.phase is not Phase.SUBMITTING or not stale(shard.owner, shard.expires + CLOCK_SKEW):
         return False
     return rules.consistent_lookup or not shard.missing_since or now - shard.missing_since >= rules.grace
 

@@ -153,9 +153,13 @@ class Settled(Event, frozen=True, tag="settled"):
 
 
 class Reopened(Event, frozen=True, tag="reopened"):
-    """Rows of settled shards that got no answer may be asked again, up to `attempts` times more."""
+    """Rows of settled shards that got no answer may be asked again, up to `attempts` times more.
+
+    Those that were given up, or with `everything` those whose attempts were used up as well.
+    """
 
     attempts: int
+    everything: bool = False
 
 
 class CancelRequested(Event, frozen=True, tag="cancel_requested"):
@@ -163,11 +167,15 @@ class CancelRequested(Event, frozen=True, tag="cancel_requested"):
 
 
 class Published(Event, frozen=True, tag="published"):
-    """The window's tables hold this run's rows."""
+    """The window's tables hold this run's rows.
+
+    With `kept`, another run's results were left where they are, since this run is not complete.
+    """
 
     rows: int
     counts: dict[str, int]
     bytes_written: int = 0
+    kept: bool = False
 
 
 AnyEvent = (

@@ -68,4 +68,9 @@ def is_alive(owner: str) -> bool | None:
     if len(parts) != _PARTS or parts[:3] != _place() or "?" in owner or not parts[3].isdecimal():
         return None
     started = _start(int(parts[3]))
-    return None if started == "?" else started == parts[4]
+    if started == "?":
+        return None
+    if started == parts[4] and int(parts[3]) == os.getpid():
+        # Another use of this very process: whether it is still at it, only its claim's time can tell.
+        return None
+    return started == parts[4]

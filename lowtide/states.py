@@ -35,6 +35,8 @@ class Phase(StrEnum):
     SETTLED = "settled"
 
 
+_IN_FLIGHT = (Phase.SUBMITTING, Phase.SUBMITTED, Phase.ENDED)
+
 TRANSITIONS: dict[tuple[Phase, type[e.Event]], Phase] = {
     (Phase.BUILT, e.Submitting): Phase.SUBMITTING,
     (Phase.BUILT, e.Settled): Phase.SETTLED,
@@ -120,6 +122,8 @@ class RunState(msgspec.Struct, frozen=True):
     bytes_written: int = 0
     cancelled: bool = False
     extra_attempts: int = 0
+    reopen_everything: bool = False
+    kept: bool = False
     published_at: float = 0.0
     published_counts: dict[str, int] = msgspec.field(default_factory=dict)
     shards: dict[int, ShardState] = msgspec.field(default_factory=dict)
@@ -191,11 +195,14 @@ class _Draft:
             case e.CancelRequested():
                 self.run["cancelled"] = True
             case e.Reopened():
-                self.run |= {"cancelled": False, "published_at": 0.0}
+                self.run |= {"cancelled": False, "published_at": 0.0, "reopen_everything": event.everything}
                 self.run["extra_attempts"] = self._get_extra() + 1
+                for number, shard in self.shards.items():
+                    if shard.phase in _IN_FLIGHT:
+                        self.shards[number] = msgspec.structs.replace(shard, base=shard.attempt)
             case e.Published():
                 self.run |= {"published_at": event.at, "published_counts": event.counts}
-                self.run["bytes_written"] = event.bytes_written
+                self.run |= {"bytes_written": event.bytes_written, "kept": event.kept}
             case _:
                 self._shard(event)
 

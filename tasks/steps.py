@@ -20,10 +20,11 @@ from lowtide.windows import parse_window
 
 
 @task(name="list documents", task_run_name="list documents", cache_policy=NO_CACHE, persist_result=False)
-def open_run(job: str, window: str, *, retry: bool) -> Run:
-    """List the source and open the run for what is there."""
+def open_run(job: str, window: str, *, retry: bool, run_id: str = "") -> Run:
+    """List the source and open the run for what is there; or go on with the run of that id, whatever is there now."""
     work = assemble(load_job(Path(job)), parse_window(window))
-    run = engine.open_run(work, retry=retry)
+    begun = engine.find_run(work, run_id=run_id) if run_id else None
+    run = engine.with_chores(begun) if begun else engine.open_run(work, retry=retry)
     _log(f"run {run.plan.run_id}: {run.plan.files:,} files, {run.plan.bytes:,} bytes under {work.root.uri}")
     return run
 
@@ -31,7 +32,8 @@ def open_run(job: str, window: str, *, retry: bool) -> Run:
 @task(name="find run", task_run_name="find the last run", cache_policy=NO_CACHE, persist_result=False)
 def find_run(job: str, window: str) -> Run | None:
     """The run that was last asked for; None if there is none."""
-    return engine.find_run(assemble(load_job(Path(job)), parse_window(window)))
+    run = engine.find_run(assemble(load_job(Path(job)), parse_window(window)))
+    return None if run is None else engine.with_chores(run)
 
 
 @task(name="build shards", task_run_name="read documents, build shards", cache_policy=NO_CACHE, persist_result=False)

@@ -232,7 +232,7 @@ CASE = Case(
     title="Results table and ledger from shuffled output files",
     variants=_ALL,
     full=Plan({100_000: tuple(_ALL), 1_000_000: ("lowtide", "stream")}, rounds=2),
-    quick=Plan({20_000: tuple(_ALL)}, rounds=1),
+    quick=Plan({10_000: tuple(_ALL)}, rounds=1),
     targets=_targets,
     setup=_setup,
 )

@@ -121,6 +121,6 @@ CASE = Case(
     title="Journal entries on the local disk",
     variants=_ALL,
     full=Plan({1_000: tuple(_ALL)}, rounds=3),
-    quick=Plan({200: tuple(_ALL)}, rounds=1),
+    quick=Plan({100: tuple(_ALL)}, rounds=1),
     targets=_targets,
 )

@@ -134,7 +134,7 @@ CASE = Case(
     title="Shards from a Parquet file of 1.9 KB documents",
     variants=_ALL,
     full=Plan({200_000: tuple(_ALL), 1_000_000: ("lowtide",)}, rounds=2),
-    quick=Plan({20_000: tuple(_ALL)}, rounds=1),
+    quick=Plan({10_000: tuple(_ALL)}, rounds=1),
     targets=_targets,
     setup=_setup,
 )

@@ -162,7 +162,7 @@ CASE = Case(
     title="A whole run against a batch API on the loopback",
     variants=_ALL,
     full=Plan({20_000: tuple(_ALL), 200_000: ("lowtide", "loop")}, rounds=3),
-    quick=Plan({5_000: tuple(_ALL)}, rounds=2),
+    quick=Plan({5_000: tuple(_ALL)}, rounds=1),
     targets=_targets,
     setup=_setup,
     service="benchmarks.server",

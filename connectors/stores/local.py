@@ -193,7 +193,11 @@ class LocalStore:
                         break
                     data += more
         except OSError as error:
-            return FileContent(info, b"", str(reported(error, info.uri, "read")))
+            failure = reported(error, info.uri, "read")
+            if isinstance(failure, NotFound):
+                return FileContent(info, b"", str(failure))
+            # Not the document's fault, and mended without changing it: a row that says so would be there to stay.
+            raise failure from error
         if len(data) > largest:
             return FileContent(info, b"", f"grew past the {largest} bytes that are allowed while it was read")
         return FileContent(info, data)

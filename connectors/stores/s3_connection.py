@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # end (botocore.credentials.RefreshableCredentials). So what obstore holds is always still valid.
 _CREDENTIALS_FOR = timedelta(minutes=10)
 _CONNECT_SECONDS = 5
-_SILENCE_SECONDS = 30
-_RETRIES = 4
+_SILENCE_SECONDS = 10
+_RETRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def connect(name: str, environ: Mapping[str, str] | None = None) -> Connection:
         },
         retry_config={
             "max_retries": _RETRIES,
-            "retry_timeout": timedelta(minutes=1),
+            "retry_timeout": timedelta(seconds=30),
             "backoff": {
                 "init_backoff": timedelta(milliseconds=100),
                 "max_backoff": timedelta(seconds=5),

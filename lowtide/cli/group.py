@@ -33,7 +33,10 @@ def ends_well(command: Callable[P, int]) -> Callable[P, None]:
             sys.stderr.close()
             code = 0
         except KeyboardInterrupt:
-            click.echo("\nstopped; nothing is lost: the same command goes on from here", err=True)
+            going_on = command.__name__ == "run"
+            click.echo(
+                "\nstopped" + ("; nothing is lost: the same command goes on from here" if going_on else ""), err=True
+            )
             code = INTERRUPTED
         sys.exit(code)
 
@@ -137,7 +140,9 @@ def cancel(job: str, window: str) -> int:
 @job_argument
 @window_option
 @click.option("--rows", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many rows.")
-@click.option("--status", "only", help="Only rows with this status: ok, invalid, refused, error or skipped.")
+@click.option(
+    "--status", "only", type=click.Choice(["ok", "invalid", "refused", "error", "skipped"]), help="Only such rows."
+)
 @json_option
 @ends_well
 def show(job: str, window: str, rows: int, only: str | None, as_json: bool) -> int:

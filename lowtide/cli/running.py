@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -23,9 +24,9 @@ from lowtide.windows import parse_window
 DONE, NOTHING_TO_DO, FAILED_ROWS, OVER_BUDGET = 0, 3, 4, 5
 
 
-def prepare(job: str, window: str) -> Work:
-    """The job's work over the window, ready to be planned."""
-    return assemble(load_job(Path(job)), parse_window(window))
+def prepare(job: str, window: str, *, writes: bool = False) -> Work:
+    """The job's work over the window, ready to be planned; with `writes`, the root is tried out first."""
+    return assemble(load_job(Path(job)), parse_window(window), try_root=writes)
 
 
 def plan(job: str, window: str, *, as_json: bool) -> int:
@@ -40,10 +41,9 @@ def plan(job: str, window: str, *, as_json: bool) -> int:
 
 def run(job: str, window: str, *, direct: bool, wait: bool, retry: bool, as_json: bool) -> int:
     """Run, or go on, and say how it ended."""
-    work = prepare(job, window)
-    _warn_of_unfinished(work)
+    work = prepare(job, window, writes=True)
     current = engine.open_run(work, retry=retry)
-    if engine.is_published(current):
+    if engine.is_published(current) and not current.chores:
         return _nothing_to_do(current, as_json=as_json)
     with shown(quiet=as_json) as listen:
         if direct:
@@ -68,15 +68,27 @@ def status(job: str, window: str, *, as_json: bool) -> int:
 def cancel(job: str, window: str) -> int:
     """Ask for the run to stop, and see it through."""
     current = _last_run(job, window)
-    if current.state.published_at >= current.state.requested_at and current.state.published_at:
+    if current.state.published_at:
         click.echo(f"run {current.plan.run_id} is finished: there is nothing to cancel", err=True)
         return NOTHING_TO_DO
-    if not current.state.cancelled:
-        current.context.journal.append(CancelRequested(at=current.context.clock()))
-    with shown() as listen:
-        engine.drive(current, listen, poll=min(current.context.work.poll_seconds, 5.0))
+    pause = min(current.context.work.poll_seconds, 5.0)
+    if current.differs():
+        while not engine.wind_down(current):
+            time.sleep(pause)
+        click.echo("its batches are stopped; put the job file back to collect what they have answered", err=True)
+    else:
+        if not current.state.cancelled:
+            current.context.journal.append(CancelRequested(at=current.context.clock()))
+        with shown() as listen:
+            engine.drive(current, listen, poll=pause)
     _tell(summarize(current), as_json=False)
+    _say_if_kept(current)
     return DONE
+
+
+def _say_if_kept(current: Run) -> None:
+    if current.state.published_at and current.state.kept:
+        click.echo("the window's results are still those of an earlier run, since this one is not complete", err=True)
 
 
 def _last_run(job: str, window: str) -> Run:
@@ -90,26 +102,12 @@ def _last_run(job: str, window: str) -> Run:
     return found
 
 
-def _warn_of_unfinished(work: Work) -> None:
-    """An earlier run that still has batches out goes on costing; say so."""
-    earlier = engine.find_run(work)
-    if earlier is None:
-        return
-    open_batches = earlier.progress("").open_batches
-    if open_batches and engine.plan_run(work).run_id != earlier.plan.run_id:
-        click.echo(
-            f"warning: documents or prompts have changed, and run {earlier.plan.run_id} still has {open_batches} "
-            "batches out; its answers will not be used",
-            err=True,
-        )
-
-
 def _nothing_to_do(current: Run, *, as_json: bool) -> int:
     summary = summarize(current)
     _tell(summary, as_json=as_json)
     if not as_json:
         click.echo("Nothing new, nothing bought: these documents were asked these questions before.", err=True)
-    return NOTHING_TO_DO
+    return OVER_BUDGET if summary.over_budget else NOTHING_TO_DO
 
 
 def _tell(summary: Summary, *, as_json: bool) -> None:
@@ -120,7 +118,8 @@ def _tell(summary: Summary, *, as_json: bool) -> None:
 
 
 def _exit_code(current: Run, summary: Summary) -> int:
-    if not engine.is_published(current):
+    _say_if_kept(current)
+    if not current.state.published_at or (not current.state.kept and not engine.is_published(current)):
         if current.state.settled:
             raise StalePlan(f"run {summary.run_id} is settled and was not published: a later run of this window was")
         print("not finished: the same command goes on, and `lowtide status` says where it stands", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ def init(path: str, *, force: bool) -> int:
         raise ConfigError(f"{path}: is there already; --force replaces it") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
-    click.echo(f"wrote {path}; next: lowtide plan {path}")
+    click.echo(f"wrote {path}; put documents where its source.uri looks, or change it; then: lowtide plan {path}")
     return 0
 
 
@@ -51,7 +52,9 @@ def doctor(job: str, *, as_json: bool) -> int:
         click.echo(orjson.dumps([check._asdict() for check in checks], option=orjson.OPT_INDENT_2).decode())
     else:
         for check in checks:
-            mark = click.style("ok  ", fg="green") if check.ok else click.style("fail", fg="red")
+            mark = "ok  " if check.ok else "fail"
+            if not os.environ.get("NO_COLOR"):
+                mark = click.style(mark, fg="green" if check.ok else "red")
             click.echo(f"{mark}  {check.name:<10} {check.found}")
     return 0 if all(check.ok for check in checks) else ConfigError.exit_code
 
@@ -71,11 +74,16 @@ def _checks(path: str) -> Iterator[Check]:
 
 def _outside(job: Job) -> Iterator[Check]:
     from lowtide.connectors.assembly import assemble
-    from lowtide.plan import check_operations
     from lowtide.windows import parse_window
 
     try:
-        work = assemble(job, parse_window("all"))
+        work = assemble(job, parse_window("all"), try_root=False)
+    except LowtideError as error:
+        yield Check("backend", False, str(error))
+        return
+    yield Check("backend", True, f"{work.backend.name}: model {work.backend.model}")
+    try:
+        assemble(job, parse_window("all"), try_root=True)
     except LowtideError as error:
         yield Check("root", False, str(error))
         return
@@ -87,9 +95,3 @@ def _outside(job: Job) -> Iterator[Check]:
     else:
         found = f"{job.source.uri}: " + ("documents are there" if first else "nothing matches")
         yield Check("source", first is not None, found)
-    try:
-        check_operations(work.operations, work.backend)
-    except LowtideError as error:
-        yield Check("backend", False, str(error))
-    else:
-        yield Check("backend", True, f"{work.backend.name}: model {work.backend.model}")

@@ -72,7 +72,9 @@ def show_summary(summary: Summary) -> None:
         ("cost", f"{summary.cost_usd:,.4f} USD, {summary.backend}, model {summary.model}"),
     ]
     if summary.finished:
-        lines.append(("took", duration(summary.finished - summary.started)))
+        late = summary.finished - summary.deadline
+        missed = f", {duration(late)} past the deadline" if late > 0 else ""
+        lines.append(("took", duration(summary.finished - summary.started) + missed))
         lines.append(("results", place(summary.results)))
         lines.append(("ledger", place(summary.ledger)))
     else:

@@ -256,14 +256,21 @@ def _array(values: list[object], kind: pa.DataType) -> pa.Array:
 
 
 def _merged(old: pa.Table, new: pa.Table) -> pa.Table:
-    """The later attempt's word on each record that it has said something of, and the tokens of both."""
+    """The later attempt's word on each record that it has said something of, and the tokens of both.
+
+    An answer that was not valid is kept, with its text, where the later attempt has brought no answer at all.
+    """
     said = pc.is_valid(new["status"])
+    nothing = pc.and_(pc.is_in(new["status"], pa.array(["unanswered", "error"])), pc.fill_null(new["retryable"], False))
+    kept = pc.and_(pc.equal(pc.fill_null(old["status"], ""), "invalid"), nothing)
+    word = pc.and_not(said, kept)
     columns = []
     for column in SCHEMA:
         later = new[column.name]
         if column.name in _TOKENS:
             later = pc.add(later, pc.fill_null(old[column.name], 0))
-        columns.append(pc.if_else(said, later, old[column.name]))
+        counted = column.name in _TOKENS or column.name == "attempt"
+        columns.append(pc.if_else(said if counted else word, later, old[column.name]))
     return pa.table(columns, schema=SCHEMA)
 
 

@@ -47,7 +47,7 @@ def build_rows(
     """
     index = index.take(pc.sort_indices(index["document_id"]))
     first = np.repeat(index["first"].to_numpy(), operations)
-    op = np.tile(np.arange(operations, dtype=np.int8), len(index))
+    op = np.tile(np.arange(operations, dtype=np.int32), len(index))
     documents = pa.array(np.repeat(np.arange(len(index)), operations))
     readable = first >= 0
     answers = outcomes.take(np.where(readable, first + op, -1))

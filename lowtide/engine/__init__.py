@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from lowtide.engine.opening import find_run, is_published, open_run, plan_run
+from lowtide.engine.opening import find_run, is_published, open_run, plan_run, with_chores
 from lowtide.engine.run import Progress, Run, drive
+from lowtide.engine.superseding import wind_down
 
-__all__ = ["Progress", "Run", "drive", "find_run", "is_published", "open_run", "plan_run"]
+__all__ = [
+    "Progress",
+    "Run",
+    "drive",
+    "find_run",
+    "is_published",
+    "open_run",
+    "plan_run",
+    "wind_down",
+    "with_chores",
+]

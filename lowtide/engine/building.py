@@ -13,7 +13,7 @@ from lowtide.plan import read_inputs
 from lowtide.records import DocumentBatch, FileInfo
 from lowtide.sharding import BuiltShard, Position, ShardBuilder
 from lowtide.sharding.builder import write_index
-from lowtide.states import BUILD_LEASE
+from lowtide.states import BUILD_LEASE, RunState
 
 _SALT = ".lowtide/salt"
 
@@ -31,7 +31,9 @@ def build(context: Context, on_documents: Callable[[int], None]) -> None:
     state = context.journal.append(
         claim,
         guard=lambda now: (
-            not now.build_finished and (not now.builder or context.stale(now.builder, now.builder_expires))
+            not now.build_finished
+            and not now.cancelled
+            and (not now.builder or context.stale(now.builder, now.builder_expires))
         ),
     )
     builder = ShardBuilder(
@@ -51,11 +53,15 @@ def build(context: Context, on_documents: Callable[[int], None]) -> None:
         uris=(info.uri for info in followed),
     )
     for shard in shards:
-        context.journal.append(_store(context, shard), guard=lambda now: now.builder == context.owner)
+        context.journal.append(_store(context, shard), guard=lambda now: _still_building(context, now))
     documents = sum(shard.documents for shard in context.state.shards.values())
     now = context.clock()
     finished = e.BuildFinished(at=now, documents=documents, bytes_read=counter.bytes, seconds=now - started)
-    context.journal.append(finished, guard=lambda now: now.builder == context.owner)
+    context.journal.append(finished, guard=lambda now: _still_building(context, now))
+
+
+def _still_building(context: Context, now: RunState) -> bool:
+    return now.builder == context.owner and not now.cancelled
 
 
 def _store(context: Context, shard: BuiltShard) -> e.ShardBuilt:
@@ -102,7 +108,7 @@ class _Counter:
             now = self._context.clock()
             if now > self._context.state.builder_expires - BUILD_LEASE / 2:
                 claim = e.Building(at=now, owner=self._context.owner, expires=now + BUILD_LEASE)
-                self._context.journal.append(claim, guard=lambda state: state.builder == self._context.owner)
+                self._context.journal.append(claim, guard=lambda state: _still_building(self._context, state))
             self._documents += len(batch)
             self._on_documents(self._documents)
             yield batch

@@ -47,6 +47,8 @@ def collect(context: Context, number: int) -> None:
         context.journal.append(collected, _next_attempt(context, shard, remaining))
     else:
         settled = _settled(context, shard, index, outcomes, _leftover(context, shard))
+        if cancelled and remaining:
+            settled = msgspec.structs.replace(settled, given_up="cancelled")
         context.journal.append(collected, settled, guard=lambda now: now.cancelled == cancelled)
 
 

@@ -27,6 +27,7 @@ class Context:
     owner: str = field(default_factory=this_owner)
     clock: Callable[[], float] = time.time
     alive: Callable[[str], bool | None] = is_alive
+    first_missed: dict[tuple[int, int], float] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:
@@ -45,11 +46,14 @@ class Context:
         return f"{self.plan.prefix}/{name}"
 
     def stale(self, owner: str, expires: float) -> bool:
-        """Whether a claim no longer holds: its process is gone, its time is up, or it is ours and we are not at it."""
+        """Whether a claim no longer holds: it is ours and we are not at it, its process is gone, or its time is up.
+
+        Time counts only where nobody can tell whether the process lives: a slow owner is not robbed.
+        """
         if owner == self.owner:
             return True
         alive = self.alive(owner)
-        return alive is False or self.clock() > expires
+        return not alive if alive is not None else self.clock() > expires
 
     def index(self, shard: ShardState) -> pa.Table:
         """The shard's index: one row for each document."""

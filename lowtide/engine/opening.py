@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from lowtide import events as e
 from lowtide.engine.context import Context
 from lowtide.engine.publishing import published_table
 from lowtide.engine.run import Run
+from lowtide.engine.superseding import marker, open_runs, wind_down
 from lowtide.errors import ConfigError, CorruptJournal
 from lowtide.journal import Journal
 from lowtide.ownership import this_owner
@@ -34,6 +36,9 @@ def open_run(work: Work, *, retry: bool = False, clock: Callable[[], float] = ti
     An open run is asked for in its journal; one whose rows are published already is left as it is. `retry` asks again
     for rows that ended without an answer, and so does a run that was cancelled or had reached its budget.
     """
+    # Taken before the listing, so that of two runs the one that knows later documents counts as asked for later; and
+    # behind what is published, whatever the clock of the machine that published it says.
+    asked_at = max(clock(), published_table(work.root, work.job, work.window.name).requested_at + 1e-6)
     with spool() as folder:
         plan, inputs = _planned(work, Path(folder), clock)
         stored = _read_plan(work.root, plan.prefix)
@@ -47,15 +52,16 @@ def open_run(work: Work, *, retry: bool = False, clock: Callable[[], float] = ti
     state = run.state
     unanswered = any(shard.remaining for shard in state.shards.values() if shard.rows)
     events: list[e.AnyEvent] = []
-    stopped = state.cancelled or any(shard.given_up for shard in state.shards.values())
-    if stopped or (retry and unanswered and state.settled):
-        events.append(e.Reopened(at=clock(), attempts=stored.attempts))
+    everything = retry and unanswered and state.settled
+    if state.cancelled or everything or run.affords_more():
+        events.append(e.Reopened(at=clock(), attempts=stored.attempts, everything=everything))
     if events or not is_published(run):
-        events.append(e.Requested(at=clock()))
+        events.append(e.Requested(at=asked_at))
     if events:
+        work.root.write(marker(work, stored.run_id), b"")
         run.context.journal.append(*events)
     work.root.write(f"{work.folder}/latest", stored.run_id.encode())
-    return run
+    return with_chores(run)
 
 
 def find_run(work: Work, *, run_id: str | None = None, clock: Callable[[], float] = time.time) -> Run | None:
@@ -66,6 +72,16 @@ def find_run(work: Work, *, run_id: str | None = None, clock: Callable[[], float
         run_id = work.root.read(f"{work.folder}/latest").decode()
     plan = _read_plan(work.root, f"{work.folder}/{run_id}")
     return None if plan is None else _attach(work, plan, clock)
+
+
+def with_chores(run: Run) -> Run:
+    """The run, with other runs of its job and window to wind down: begun, and not known to be finished."""
+    work = run.context.work
+    for run_id in open_runs(work):
+        plan = None if run_id == run.plan.run_id else _read_plan(work.root, f"{work.folder}/{run_id}")
+        if plan is not None:
+            run.chores.append(partial(wind_down, _attach(work, plan, run.context.clock)))
+    return run
 
 
 def is_published(run: Run) -> bool:

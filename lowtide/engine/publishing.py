@@ -83,7 +83,10 @@ def publish(context: Context, on_rows: Callable[[int], None]) -> None:
             )
         results = Path(folder) / "results.parquet"
         rows = _write_results(context, results, on_rows)
-        _replace(store, results_path(plan.job, plan.window), results, there.etag)
+        # A run that was cut short does not take a complete table away from its readers.
+        kept = there.run_id not in ("", plan.run_id) and any(shard.given_up for shard in state.shards.values())
+        if not kept:
+            _replace(store, results_path(plan.job, plan.window), results, there.etag)
         counts = Counter[str]()
         for shard in state.shards.values():
             counts.update(shard.counts)
@@ -95,9 +98,21 @@ def publish(context: Context, on_rows: Callable[[int], None]) -> None:
         pq.write_table(table, row, compression="zstd")
         _replace(store, runs_at, row, runs_there)
     context.journal.append(
-        e.Published(at=now, rows=rows, counts=dict(counts), bytes_written=written),
+        e.Published(at=now, rows=rows, counts=dict(counts), bytes_written=written, kept=kept),
         guard=lambda after: after.entry == decided,
     )
+
+
+def write_ledger(context: Context) -> None:
+    """Write the run's ledger alone, as its journal has it now."""
+    plan, store = context.plan, context.store
+    path = ledger_path(plan.job, plan.window, plan.run_id)
+    there = _etag(store, path)
+    context.journal.refresh()
+    with spool() as folder:
+        ledger = Path(folder) / "ledger.parquet"
+        pq.write_table(ledger_table(plan, context.state, context.work.price), ledger, compression="zstd")
+        _replace(store, path, ledger, there)
 
 
 def _etag(store: Store, path: str) -> str | None:

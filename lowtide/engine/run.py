@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -50,6 +50,8 @@ class Progress:
 
 Listener = Callable[[Progress], None]
 
+_MOST_TROUBLED_PASSES = 100
+
 
 class Run:
     """A run in this process's hands."""
@@ -59,6 +61,8 @@ class Run:
         self._answered: dict[int, int] = {}
         self._documents = context.state.documents
         self._over_budget = False
+        self.trouble = ""
+        self.chores: list[Callable[[], bool]] = []
 
     @property
     def plan(self) -> RunPlan:
@@ -72,8 +76,8 @@ class Run:
         """Read what other processes have done."""
         return self.context.journal.refresh()
 
-    def decide(self, polled: frozenset[int] = frozenset()) -> Decision:
-        """What can be done now, polls of the given shards left out."""
+    def decide(self, looked: Collection[Action] = ()) -> Decision:
+        """What can be done now, the actions in `looked` left out."""
         context = self.context
         limits = context.backend.limits
         price = context.work.price
@@ -93,33 +97,43 @@ class Run:
             stale=context.stale,
         )
         self._over_budget = decision.over_budget
-        actions = tuple(a for a in decision.actions if not (isinstance(a, Poll) and a.shard in polled))
+        actions = tuple(action for action in decision.actions if action not in looked)
         return Decision(actions, decision.done, decision.over_budget)
 
     def advance(self, listen: Listener = lambda progress: None, *, leave: tuple[type[Action], ...] = ()) -> Progress:
-        """One pass: do what can be done until only waiting is left. Open batches are polled once.
+        """One pass: do what can be done until only waiting is left. Each batch is polled or looked for once.
 
         Actions of the types in `leave` are left to somebody else, and the pass is done when only they are left.
         Raises what a step raises; what was done up to then is in the journal. Raises StalePlan, before anything is
         done, if the work at hand is not what this run was planned for.
         """
-        self._check_plan()
+        if self.differs():
+            raise StalePlan(
+                f"run {self.plan.run_id} was planned for other operations, or another backend or model, than the job "
+                "file names now; put the job file back to go on with it, or run the job again to begin a new run"
+            )
         self.refresh()
-        polled: set[int] = set()
+        self._do_chores()
+        looked: set[Action] = set()
+        failed: set[Action] = set()
         while True:
-            decision = self.decide(frozenset(polled))
+            decision = self.decide(looked | failed)
             actions = [action for action in decision.actions if not isinstance(action, leave)]
             if not actions:
                 break
-            self.perform(actions, listen)
-            polled |= {action.shard for action in actions if isinstance(action, Poll)}
-        done = decision.done or bool(decision.actions)
+            failed |= self.perform(actions, listen)
+            looked |= {action for action in actions if isinstance(action, Poll | Resolve)}
+        done = not failed and not self.chores and (decision.done or bool(decision.actions))
         step = "done" if decision.done else "settled" if done else "waiting for answers"
         return self.progress(step, done=done)
 
-    def perform(self, actions: Sequence[Action], listen: Listener = lambda progress: None) -> None:
-        """Carry out actions, decided on the state at hand. One that another process has overtaken is passed over."""
+    def perform(self, actions: Sequence[Action], listen: Listener = lambda progress: None) -> set[Action]:
+        """Carry out actions, decided on the state at hand. One that another process has overtaken is passed over.
+
+        Returns those that failed for a reason that may pass; `trouble` says which. They are for the next pass.
+        """
         decided = self.state
+        failed: set[Action] = set()
         for action in actions:
             if not isinstance(action, Build | Publish):
                 number = action.shard
@@ -129,22 +143,46 @@ class Run:
                 self._perform(action, listen)
             except Superseded:
                 self.refresh()
+            except Transient as error:
+                failed.add(action)
+                self.trouble = str(error)
+        return failed
 
-    def _check_plan(self) -> None:
+    def _do_chores(self) -> None:
+        """What is to be done for runs before this one; a chore says whether it is over."""
+        left = []
+        for chore in self.chores:
+            try:
+                over = chore()
+            except Transient as error:
+                self.trouble, over = str(error), False
+            if not over:
+                left.append(chore)
+        self.chores = left
+
+    def affords_more(self) -> bool:
+        """Whether a shard that was given up for the budget fits into it now."""
+        context, cap = self.context, self.context.work.run_usd
+        given_up = [shard for shard in self.state.shards.values() if shard.given_up == "budget"]
+        if cap is None:
+            return bool(given_up)
+        room = cap - spent(self.state, context.work.price) - self.state.reserved
+        return any(_highest_price(shard, context, context.work.price) <= room for shard in given_up)
+
+    def differs(self) -> bool:
+        """Whether the work at hand asks other questions, or asks them elsewhere, than this run was planned to."""
         plan, work = self.plan, self.context.work
         planned = [(op.name, op.version) for op in plan.operations]
-        backend = (work.backend.name, work.backend.model)
-        if planned != [(op.name, op.version) for op in work.operations] or (plan.backend, plan.model) != backend:
-            raise StalePlan(
-                f"run {plan.run_id} was planned for other operations, or another backend or model, than the job file "
-                "names now; put the job file back to go on with it, or run the job again to begin a new run"
-            )
+        asked = [(op.name, op.version) for op in work.operations]
+        return planned != asked or (plan.backend, plan.model) != (work.backend.name, work.backend.model)
 
     def progress(self, step: str, *, done: bool = False) -> Progress:
         """Where the run stands."""
         answered = 0
         for number, shard in self.state.shards.items():
-            if shard.phase in (Phase.ENDED, Phase.COLLECTED, Phase.SETTLED):
+            if shard.phase is Phase.SETTLED:
+                answered += shard.total - shard.remaining
+            elif shard.phase in (Phase.ENDED, Phase.COLLECTED):
                 answered += shard.total
             else:
                 answered += shard.total - shard.records
@@ -189,6 +227,7 @@ class Run:
                 listen(self.progress("submitting shards"))
             case Publish():
                 publishing.publish(context, lambda rows: listen(self.progress("publishing")))
+                context.store.delete(f"{context.work.folder}/open/{self.plan.run_id}")
 
     def _poll(self, number: int, stop: bool) -> None:
         """Look at a batch. An error of the poll says nothing about the batch, so it is passed over."""
@@ -233,11 +272,18 @@ def drive(
 ) -> Progress:
     """Advance the run until it is done, or until the clock passes `until`; `poll` seconds lie between two passes.
 
-    Actions of the types in `leave` are left undone.
+    Actions of the types in `leave` are left undone. Raises Transient if a hundred passes in a row bring nothing new and
+    meet trouble each time.
     """
+    troubled, entry = 0, -1
     while True:
+        run.trouble = ""
         progress = run.advance(listen, leave=leave)
         listen(progress)
+        troubled = troubled + 1 if run.trouble and run.state.entry == entry else 0
+        entry = run.state.entry
+        if troubled > _MOST_TROUBLED_PASSES:
+            raise Transient(run.trouble)
         if progress.done or (until is not None and run.context.clock() + poll > until):
             return progress
         sleep(poll)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 from lowtide import events as e
-from lowtide.decisions import Submit
+from lowtide.decisions import CLOCK_SKEW, Submit
 from lowtide.engine.context import Context
 from lowtide.errors import QuotaFull, SubmitUnknown, Terminal, Transient
+from lowtide.journal import Superseded
 from lowtide.ledger import spent
 from lowtide.records import Shard
 from lowtide.states import Phase, RunState, ShardState
@@ -38,6 +39,9 @@ def submit(context: Context, action: Submit) -> None:
         intent,
         guard=lambda state: state.shards[shard.number] == shard and _still_allowed(context, state, action.reserve),
     )
+    if context.clock() > intent.expires:
+        # Suspended since the intent was written: others may have looked, and concluded that nobody submits.
+        return
     try:
         batch_id = context.backend.submit(_handle(context, shard), intent.token)
     except SubmitUnknown:
@@ -58,9 +62,20 @@ def submit(context: Context, action: Submit) -> None:
         if isinstance(error, Terminal):
             raise
         return
-    context.journal.append(
-        e.Submitted(at=context.clock(), shard=shard.number, attempt=shard.attempt, batch_id=batch_id)
-    )
+    try:
+        context.journal.append(
+            e.Submitted(at=context.clock(), shard=shard.number, attempt=shard.attempt, batch_id=batch_id)
+        )
+    except Superseded:
+        _withdraw(context, shard, batch_id)
+        raise
+
+
+def _withdraw(context: Context, shard: ShardState, batch_id: str) -> None:
+    """Stop a batch that another process has not waited for and replaced by its own."""
+    known = context.journal.refresh().attempts.get(f"{shard.number}-{shard.attempt}")
+    if known is not None and known.batch_id != batch_id:
+        context.backend.cancel(batch_id)
 
 
 def _still_allowed(context: Context, state: RunState, reserve: Decimal) -> bool:
@@ -87,6 +102,17 @@ def _handle(context: Context, shard: ShardState) -> Shard:
     )
 
 
+def _missed_long_enough(context: Context, shard: ShardState, now: float) -> bool:
+    """Whether look-ups have found nothing over the grace period: by this process's own clock, or by that of the
+    process that looked first and what two clocks may differ.
+    """
+    if not shard.missing_since:
+        return False
+    grace = context.work.grace.total_seconds()
+    seen = context.first_missed.setdefault((shard.number, shard.attempt), now)
+    return now - seen >= grace or now - shard.missing_since >= grace + CLOCK_SKEW
+
+
 def resolve(context: Context, number: int) -> None:
     """Find out what became of a stale intent: adopt its batch, or conclude, in the end, that there is none.
 
@@ -97,9 +123,7 @@ def resolve(context: Context, number: int) -> None:
     now = context.clock()
     if batch_id is not None:
         context.journal.append(e.Submitted(at=now, shard=number, attempt=shard.attempt, batch_id=batch_id))
-    elif context.backend.limits.consistent_lookup or (
-        shard.missing_since and now - shard.missing_since >= context.work.grace.total_seconds()
-    ):
+    elif context.backend.limits.consistent_lookup or _missed_long_enough(context, shard, now):
         absent = e.Absent(at=now, shard=number, attempt=shard.attempt)
         context.journal.append(absent, guard=lambda state: state.shards[number] == shard)
     elif not shard.missing_since:

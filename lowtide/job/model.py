@@ -161,7 +161,8 @@ class Budget(_Section):
 
     run_usd: values.Money | None = Field(default=None, description="The most that one run may cost, in USD.")
     month_usd: values.Money | None = Field(
-        default=None, description="The most for all runs of a calendar month, in USD."
+        default=None,
+        description="The most for all runs of a calendar month, in USD. Not enforced yet: no backend costs anything.",
     )
 
 

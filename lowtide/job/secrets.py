@@ -33,7 +33,10 @@ _CREDENTIALS = (
     ("an API key", re.compile(r"\bsk-[A-Za-z0-9_-]{16,}")),
     ("a storage account key", re.compile(r"\b(?:AccountKey|SharedAccessKey)\s*=\s*[^;\s'\"]+", re.IGNORECASE)),
     ("a shared access signature", re.compile(r"\bsig=[A-Za-z0-9%+/=_-]{16,}", re.IGNORECASE)),
-    ("a user name and password", re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:[^\s/@'\"]+@", re.IGNORECASE)),
+    (
+        "a user name and password",
+        re.compile(r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://[^\s/:@'\"]*:[^\s/@'\"]+@", re.IGNORECASE),
+    ),
     (
         "an access token",
         re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|xox[abps]-[A-Za-z0-9-]{10,}|hf_[A-Za-z0-9]{20,})"),

@@ -10,6 +10,7 @@ import pytest
 
 from lowtide import events as e
 from lowtide.decisions import (
+    CLOCK_SKEW,
     Build,
     Collect,
     Decision,
@@ -138,7 +139,7 @@ def test_an_intent_is_left_alone_while_its_owner_may_be_at_it() -> None:
         return True
 
     assert decided(state, stale=stale).actions == (Resolve(1),)
-    assert seen == [("other", 603.0)]
+    assert seen == [("other", 603.0 + CLOCK_SKEW)]
 
 
 @pytest.mark.parametrize(("after", "looks"), [(0.0, False), (119.9, False), (120.0, True), (500.0, True)])
@@ -231,7 +232,7 @@ def test_a_published_run_that_is_asked_for_again_is_published_again(at: float) -
 def test_unanswered_rows_are_asked_again_once_the_run_is_reopened() -> None:
     state = settled(2, remaining=1)
     assert decided(state).actions == (Publish(),)
-    reopened = then(state, e.Reopened(at=8.0, attempts=3))
+    reopened = then(state, e.Reopened(at=8.0, attempts=3, everything=True))
     assert decided(reopened).actions == (Reopen(1), Reopen(2))
     retried = then(reopened, e.Retrying(at=9.0, shard=1, attempt=2, requests="r2", records=1, size=10))
     assert decided(retried).actions == (Reopen(2), Submit(1, PRICE))
@@ -240,7 +241,7 @@ def test_unanswered_rows_are_asked_again_once_the_run_is_reopened() -> None:
 
 
 def test_a_shard_that_was_answered_in_full_is_not_reopened() -> None:
-    assert decided(then(settled(2), e.Reopened(at=8.0, attempts=3))).actions == (Publish(),)
+    assert decided(then(settled(2), e.Reopened(at=8.0, attempts=3, everything=True))).actions == (Publish(),)
 
 
 def test_waiting_is_not_being_done() -> None:

@@ -149,7 +149,7 @@ class RunMachine(RuleBasedStateMachine):
         self.world = World(
             clock,
             MemoryStore(),
-            StrictProvider(clock),
+            StrictProvider(clock, live),
             Work(
                 job="test",
                 window=Window("all", None, None),
@@ -328,6 +328,8 @@ class RunMachine(RuleBasedStateMachine):
                 assert row["status"] in ("invalid", "refused", "error", "skipped")
                 assert row["status_reason"]
                 assert row["status"] != "skipped" or row["status_reason"].startswith("budget")
+                assert row["attempts"] > 1 or row["status_reason"] != "overloaded"
+                assert not row["status_reason"].startswith("no answer after 1 attempt")
         answered = sum(row["status"] in ("ok", "refused") or "too long" in (row["status_reason"] or "") for row in rows)
         assert answered == len(self.world.provider.answered)
 

@@ -23,6 +23,7 @@ from typing import IO
 
 import msgspec
 import orjson
+import pandas  # noqa: F401 - or pyarrow imports it, in every child anew
 
 import lowtide  # noqa: F401 - before this folder's parent, whose folder `lowtide` would be taken for the package
 

@@ -161,7 +161,8 @@ class Accepted:
 class StrictProvider:
     """The other side. Raises AssertionError, on the spot, for whatever would be paid twice."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], live: int = 100) -> None:
+        self.live = live
         self.batches: dict[str, Accepted] = {}
         self.bill: Counter[str] = Counter()
         self.submissions = 0
@@ -183,6 +184,7 @@ class StrictProvider:
         assert not again, f"{token} is submitted a second time: {again[0]} was accepted under this name"
         busy = {key: known.batch_id for known in self.open for key in known.keys}
         assert batch.requests, f"{token} holds no records"
+        assert len(self.open) < self.live, f"{token} is submitted while {self.live} batches are open"
         for key in batch.keys:
             assert key not in busy, f"{key} is submitted in {token} while {busy[key]} holds it"
             assert key not in self.answered, f"{key} is submitted in {token} after it was answered"
@@ -365,9 +367,9 @@ class World:
     snapshot_every: int = 5
     processes: dict[str, Process] = field(default_factory=dict)
 
-    def start(self, host: str = "here") -> Process:
-        """A new process on that host. It has not done anything yet."""
-        process = Process(self, f"p{len(self.processes) + 1}", host)
+    def start(self, host: str = "here", *, skew: float = 0.0) -> Process:
+        """A new process on that host, whose clock is `skew` seconds fast. It has not done anything yet."""
+        process = Process(self, f"p{len(self.processes) + 1}", host, skew)
         self.processes[process.name] = process
         return process
 
@@ -382,8 +384,9 @@ class _Fate:
 class Process:
     """One process: its view of the run, the point at which it meets its fate, and whether it lives."""
 
-    def __init__(self, world: World, name: str, host: str) -> None:
+    def __init__(self, world: World, name: str, host: str, skew: float) -> None:
         self.name = name
+        self._skew = skew
         self.host = host
         self.alive = True
         self.points = 0
@@ -411,10 +414,13 @@ class Process:
     def open(self, *, retry: bool = False) -> None:
         """Ask for the run as the command line does."""
         self._began = self.points
-        opened = open_run(self._work, retry=retry, clock=self._world.clock)
+        opened = open_run(self._work, retry=retry, clock=self.clock)
         journal = Journal(self._work.root, opened.plan.prefix, self.name, snapshot_every=self._world.snapshot_every)
         journal.refresh()
-        self._run = Run(Context(self._work, opened.plan, journal, self.name, self._world.clock, self._sees))
+        self._run = Run(Context(self._work, opened.plan, journal, self.name, self.clock, self._sees))
+
+    def clock(self) -> float:
+        return self._world.clock() + self._skew
 
     def advance(self) -> Progress | None:
         """One pass, after opening the run if need be. None if the process died, or the provider said no for good."""

@@ -296,6 +296,11 @@ def naively(attempts: Sequence[Sequence[Answer]]) -> tuple[dict[int, Outcome], l
                         attempt=number,
                         retryable=invalid or one.status == "unanswered" or one.retryable,
                     )
+                    if old and old.status == "invalid" and (one.status == "unanswered" or one.retryable):
+                        # Something was said before, and nothing since.
+                        kept[at] = kept[at]._replace(
+                            status="invalid", reason=old.reason, text=old.text, answered_at=old.answered_at
+                        )
             for token_type, quantity in by_type(one).items():
                 bill[token_type, waste] += quantity
         bills.append(+bill)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from support.engine_support import Clock, billed, finish, ledger, results, statuses
 from support.standins import (
     SMALL,
     ListedDocuments,
@@ -23,53 +20,11 @@ from support.standins import (
     work_on,
 )
 
-from lowtide.engine import Progress, Run, drive, find_run, is_published, open_run
+from lowtide.engine import find_run, is_published, open_run
 from lowtide.errors import ConfigError, QuotaFull, StalePlan, SubmitUnknown, Terminal
 from lowtide.events import CancelRequested
 
 TEXTS = {f"d{number}": f"text {number}" for number in range(6)}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        self.now += 0.001
-        return self.now
-
-
-def finish(run: Run, *, seconds: float = 0.0, clock: Clock | None = None) -> Progress:
-    def sleep(_: float) -> None:
-        if clock is not None:
-            clock.now += seconds
-
-    until = run.context.clock() + 10_000 if clock is not None else None
-    return drive(run, poll=seconds, sleep=sleep, until=until)
-
-
-def results(store: MemoryStore) -> list[dict[str, object]]:
-    data = store.objects["tables/results/job=test/window=all/results.parquet"]
-    rows: list[dict[str, object]] = pq.read_table(io.BytesIO(data)).to_pylist()
-    return rows
-
-
-def ledger(store: MemoryStore, run: Run) -> pa.Table:
-    return pq.read_table(
-        io.BytesIO(store.objects[f"tables/ledger/job=test/window=all/{run.plan.run_id}.parquet"]), partitioning=None
-    )
-
-
-def billed(store: MemoryStore, run: Run) -> Counter[str]:
-    tokens: Counter[str] = Counter()
-    for row in ledger(store, run).to_pylist():
-        if row["kind"] == "actual":
-            tokens[row["token_type"]] += row["quantity"]
-    return tokens
-
-
-def statuses(store: MemoryStore) -> Counter[object]:
-    return Counter(row["status"] for row in results(store))
 
 
 def test_a_lost_acknowledgement_is_found_and_not_sent_again() -> None:
@@ -315,3 +270,16 @@ def test_many_operations_stay_together_even_in_small_shards() -> None:
     rows = results(store)
     assert len(rows) == 30
     assert all(str(row["output_text"]) == TEXTS[str(row["document_uri"])] for row in rows)
+
+
+def test_an_invalid_answer_is_kept_where_the_next_attempt_brings_none() -> None:
+    store, provider = MemoryStore(), Provider(lambda request, nth: [{**ok(request), "text": "no JSON"}])
+    backend = StandInBackend(provider, instantly=False)
+    run = open_run(work_on(store, backend, ListedDocuments({"d0": "text"}), attempts=2))
+    run.advance()
+    provider.finish("b1")
+    run.advance()
+    provider.finish("b2", "expired", upto=0)
+    assert finish(run).done
+    [row] = results(store)
+    assert (row["status"], row["output_text"]) == ("invalid", "no JSON")

@@ -13,6 +13,8 @@ import pytest
 
 SLOW = "word " * 3_000_000
 TEXT = " ".join(f"Sentence {n} tells of the harbour, of ship number {n % 7}, and of its cargo." for n in range(400))
+LARGE = TEXT * 10
+"""Ends the group of records that are read together, so that the next record is begun when this one is answered."""
 
 
 def assert_answered_once(one, batch_id, expected):
@@ -69,7 +71,8 @@ def test_cpu_seconds_are_counted_over_all_workers(bench, make_request, wait_unti
 def test_what_a_dead_worker_left_torn_is_mended(bench, make_request, wait_until, damage):
     one = bench()
     expected = [f"r{n}" for n in range(5)] + ["slow", "last"]
-    requests = [make_request(record, SLOW if record == "slow" else TEXT) for record in expected]
+    texts = {"slow": SLOW, "r4": LARGE}
+    requests = [make_request(record, texts.get(record, TEXT)) for record in expected]
     batch_id = one.backend.submit(one.shard(requests), "t")
     wait_until(lambda: one.lines(batch_id) == 5, "the slow record")
     one.kill(batch_id)
@@ -86,7 +89,8 @@ def test_what_a_dead_worker_left_torn_is_mended(bench, make_request, wait_until,
 def test_a_bill_that_lags_behind_its_answers_is_completed(bench, make_request, wait_until):
     one = bench()
     expected = ["a", "b", "slow", "last"]
-    requests = [make_request(record, SLOW if record == "slow" else TEXT) for record in expected]
+    texts = {"slow": SLOW, "b": LARGE}
+    requests = [make_request(record, texts.get(record, TEXT)) for record in expected]
     batch_id = one.backend.submit(one.shard(requests), "t")
     wait_until(lambda: one.lines(batch_id) == 2, "the slow record")
     one.kill(batch_id)
