@@ -20,7 +20,7 @@ from lowtide.schemas import results_schema
 GROUP_ROWS = 80_000
 """Rows to a row group: point lookups and scans are both quick between 50,000 and 120,000."""
 
-GROUP_BYTES = 48 << 20
+GROUP_BYTES = 32 << 20
 """Bytes to a row group before compression, where rows are long. Publishing holds a little more than twice as much."""
 
 _SAMPLED = 16

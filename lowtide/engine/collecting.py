@@ -55,6 +55,9 @@ def collect(context: Context, number: int) -> None:
 def settle(context: Context, number: int, reason: str) -> None:
     """Settle a shard that will not be submitted (any more): there is nothing to ask, or nobody may."""
     shard, cancelled = context.state.shards[number], context.state.cancelled
+    if reason == "cancelled" and not cancelled:
+        # Decided before somebody asked for the run again.
+        return
     index = context.index(shard)
     outcomes = context.outcomes(shard, index)
     settled = _settled(context, shard, index, outcomes, Verdict("skipped", reason))

@@ -17,6 +17,10 @@ from lowtide.protocols import Backend, Store
 from lowtide.states import RunState, ShardState
 
 
+PATIENCE = 3600.0
+"""Seconds beyond its lease after which even a living process's claim no longer holds."""
+
+
 @dataclass
 class Context:
     """One process's view of one run. `clock` gives seconds since the epoch."""
@@ -48,12 +52,14 @@ class Context:
     def stale(self, owner: str, expires: float) -> bool:
         """Whether a claim no longer holds: it is ours and we are not at it, its process is gone, or its time is up.
 
-        Time counts only where nobody can tell whether the process lives: a slow owner is not robbed.
+        A slow owner that is known to live has much more time, but not for ever: it may have left its claim behind.
         """
         if owner == self.owner:
             return True
         alive = self.alive(owner)
-        return not alive if alive is not None else self.clock() > expires
+        if alive is False:
+            return True
+        return self.clock() > expires + (PATIENCE if alive else 0.0)
 
     def index(self, shard: ShardState) -> pa.Table:
         """The shard's index: one row for each document."""

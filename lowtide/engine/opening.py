@@ -53,7 +53,8 @@ def open_run(work: Work, *, retry: bool = False, clock: Callable[[], float] = ti
     unanswered = any(shard.remaining for shard in state.shards.values() if shard.rows)
     events: list[e.AnyEvent] = []
     everything = retry and unanswered and state.settled
-    if state.cancelled or everything or run.affords_more():
+    cut_short = state.cancelled or any(shard.given_up == "cancelled" for shard in state.shards.values())
+    if cut_short or everything or run.affords_more():
         events.append(e.Reopened(at=clock(), attempts=stored.attempts, everything=everything))
     if events or not is_published(run):
         events.append(e.Requested(at=asked_at))

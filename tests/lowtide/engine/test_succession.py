@@ -130,7 +130,7 @@ def test_a_slow_owner_that_is_known_to_live_is_not_robbed() -> None:
     other.context.alive = lambda owner: True
 
     def suspended(token: str) -> None:
-        clock.now += 5_000
+        clock.now += 3_000
         other.advance()
 
     slow.context.work = replace(work, backend=StandInBackend(provider, before=suspended))
