@@ -34,7 +34,7 @@ KEPT_DAYS = 30
 _CHUNK = 1 << 20
 _BATCH_ID = re.compile(r"local-[0-9a-f]{20}")
 _HEEDED = {"summarize": ("words",), "classify": ("labels",)}
-_CAN = "that takes a language model, and no backend of this version has one"
+_CAN = "backends with a language model can: bedrock, azure-batch, openai-batch and realtime, not in this version yet"
 _REFUSALS = {
     "translate": f"local cannot translate: it holds no model that writes text; {_CAN}",
     "extract": f"local cannot extract facts by a schema: it holds no model that writes text; {_CAN}",
