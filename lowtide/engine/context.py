@@ -16,7 +16,6 @@ from lowtide.plan import RunPlan, Work
 from lowtide.protocols import Backend, Store
 from lowtide.states import RunState, ShardState
 
-
 PATIENCE = 3600.0
 """Seconds beyond its lease after which even a living process's claim no longer holds."""
 
