@@ -108,6 +108,7 @@ def write_results(
             writer.write_table(table, row_group_size=GROUP_ROWS * 2)
             written += len(table)
             del table
+            pa.default_memory_pool().release_unused()
             on_progress(written)
     return written
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -67,18 +70,22 @@ def count_up(store: Store, owner: str) -> None:
         mine.append(e.Requested(at=float(number + 1)))
 
 
-def _claim_on_disk(
-    root: str, owner: str, shards: int, start: Callable[[], object], results: multiprocessing.Queue[list[int]]
-) -> None:
-    store = open_store(root)
-    start()
-    results.put(claim_shards(store, owner, shards))
-
-
-def _count_on_disk(root: str, owner: str, start: Callable[[], object]) -> None:
-    store = open_store(root)
-    start()
-    count_up(store, owner)
+def race(root: Path, what: str, number: int) -> list[list[int]]:
+    """Three processes at once over one journal on the disk; what each has won."""
+    racer = Path(__file__).parents[1] / "support" / "racer.py"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(racer), str(root), f"p{i}", what, str(number)], stdout=subprocess.PIPE, text=True
+        )
+        for i in range(3)
+    ]
+    deadline = time.monotonic() + 120
+    while len(list(root.glob("*.ready"))) < len(processes) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (root / "go").touch()
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    return [json.loads(line) for line in said]
 
 
 def test_of_racing_threads_one_wins_each_step() -> None:
@@ -113,31 +120,14 @@ def test_of_racing_threads_nobody_loses_an_event() -> None:
 
 
 def test_of_racing_processes_on_a_disk_one_wins_each_step(tmp_path: Path) -> None:
-    journal(open_store(str(tmp_path))).append(*[built(shard) for shard in range(1, 31)])
-    context = multiprocessing.get_context("fork")
-    barrier, results = context.Barrier(3), context.Queue()
-    processes = [
-        context.Process(target=_claim_on_disk, args=(str(tmp_path), f"p{i}", 30, barrier.wait, results))
-        for i in range(3)
-    ]
-    for process in processes:
-        process.start()
-    won = [results.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join()
+    journal(open_store(f"{tmp_path}/store")).append(*[built(shard) for shard in range(1, 31)])
+    won = race(tmp_path, "claim", 30)
     assert sorted(shard for shards in won for shard in shards) == list(range(1, 31))
 
 
 def test_of_racing_processes_on_a_disk_nobody_loses_an_event(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(3)
-    processes = [context.Process(target=_count_on_disk, args=(str(tmp_path), f"p{i}", barrier.wait)) for i in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    reader = journal(open_store(str(tmp_path)))
+    race(tmp_path, "count", EACH)
+    reader = journal(open_store(f"{tmp_path}/store"))
     assert Counter(entry.owner for _, entry in reader.history()) == {f"p{i}": EACH for i in range(3)}
 
 
