@@ -173,3 +173,21 @@ def doctor(job: str, as_json: bool) -> int:
     from lowtide.cli import setup
 
     return setup.doctor(job, as_json=as_json)
+
+
+@main.command()
+@click.option("--port", default=8787, show_default=True, help="Port of 127.0.0.1; 0 takes a free one.")
+@click.option("--faults", type=click.Path(), help="A YAML file with what is to go wrong.")
+@click.option("--speed", default=1.0, show_default=True, help="Emulated seconds in a real second.")
+@click.option("--seed", default=0, show_default=True, help="Goes into every answer.")
+@click.option("--s3", metavar="URL", help="The S3 server for Bedrock.  [default: AWS_ENDPOINT_URL_S3]")
+@click.option("--blob", metavar="URL", help="Azure Blob storage.  [default: AZURE_STORAGE_CONNECTION_STRING]")
+@ends_well
+def emulate(port: int, faults: str | None, speed: float, seed: int, s3: str | None, blob: str | None) -> int:
+    """Serve Bedrock, OpenAI and Azure OpenAI batch APIs on this machine, for developing without an account.
+
+    The answers are made up, and the same each time. What a provider would charge is at /_emulator/bill.
+    """
+    from lowtide.cli import emulating
+
+    return emulating.emulate(port=port, faults=faults, speed=speed, seed=seed, s3=s3, blob=blob)

@@ -1,0 +1,1 @@
+"""Amazon Bedrock: batch inference jobs, Converse and InvokeModel, and the quotas of a region."""
