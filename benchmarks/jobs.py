@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import batch
@@ -12,7 +12,7 @@ from lowtide.connectors.documents import SourceDocuments
 from lowtide.connectors.stores.local import LocalStore
 from lowtide.operations import Operation
 from lowtide.plan import Work
-from lowtide.records import Answer, BatchStatus, Limits, OutputFile, Request, Shard
+from lowtide.records import Answer, BatchStatus, Finding, Limits, OutputFile, Request, Shard
 from lowtide.windows import Window
 
 CHUNK = 1 << 20
@@ -38,11 +38,17 @@ class StandIn:
     def parse(self, line: bytes) -> Answer | None:
         return batch.parse(line)
 
-    def find(self, token: str) -> str | None:
-        return None
+    def find(self, token: str) -> Sequence[str]:
+        return ()
 
     def cancel(self, batch_id: str) -> None:
         return None
+
+    def discard(self, batch_id: str) -> None:
+        return None
+
+    def examine(self) -> Iterator[Finding]:
+        yield from ()
 
 
 class Shelf(StandIn):

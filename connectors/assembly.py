@@ -13,9 +13,11 @@ from lowtide.connectors.documents import SourceDocuments
 from lowtide.connectors.stores import matching, open_store, split_glob, verify
 from lowtide.errors import ConfigError, StoreError, UnsafeStore
 from lowtide.job import Job
+from lowtide.job.checks import reads_rows
+from lowtide.job.model import BedrockBackend, LocalBackend, PriceSpec
 from lowtide.operations import build_operations
 from lowtide.plan import Work, check_operations
-from lowtide.prices import LOCAL
+from lowtide.prices import LOCAL, Price
 from lowtide.protocols import Documents, Store
 from lowtide.records import DocumentBatch, FileInfo
 from lowtide.windows import Window
@@ -32,9 +34,9 @@ def assemble(job: Job, window: Window, *, try_root: bool = True) -> Work:
     With `try_root`, checks that the root can be written and keeps put-if-absent. Raises ConfigError, MissingExtra or
     UnsafeStore.
     """
-    operations, backend = build_operations(job), open_backend(job.backends[0])
-    check_operations(operations, backend)
     root = open_store(job.output.root)
+    operations, backend = build_operations(job), open_backend(job.backends[0], root)
+    check_operations(operations, backend)
     if try_root:
         _try(root)
     return Work(
@@ -44,7 +46,7 @@ def assemble(job: Job, window: Window, *, try_root: bool = True) -> Work:
         backend=backend,
         documents=_Source(job, window, root),
         root=root,
-        price=LOCAL,
+        price=_price(job),
         reading={**job.source.model_dump(mode="json"), "version": READING_VERSION},
         fields=tuple(job.source.fields),
         shard_records=job.limits.shard_records,
@@ -54,7 +56,33 @@ def assemble(job: Job, window: Window, *, try_root: bool = True) -> Work:
         deadline=job.deadline,
         run_usd=job.budget.run_usd,
         tags=job.output.tags,
+        reads_rows=reads_rows(job.source.format, job.source.uri),
     )
+
+
+def _price(job: Job) -> Price:
+    """What the job's backend charges, as its file says. Raises ConfigError for a budget that cannot be kept."""
+    spec = job.backends[0]
+    if isinstance(spec, LocalBackend):
+        return LOCAL
+    demanded = spec.on_demand_price if isinstance(spec, BedrockBackend) else None
+    missing = [] if spec.price else ["price"]
+    missing += ["on_demand_price"] if isinstance(spec, BedrockBackend) and demanded is None else []
+    if job.budget.run_usd is not None and missing:
+        raise ConfigError(
+            f"budget.run_usd cannot be kept without prices: set {' and '.join(missing)} under backends[0].{spec.kind}, "
+            "such as price: {input: 0.15, output: 0.60}, in USD for a million tokens"
+        )
+    on_demand = None if demanded is None else _of_contract(demanded, f"{spec.model} on demand")
+    return _of_contract(spec.price, f"{spec.model} batch", on_demand)
+
+
+def _of_contract(spec: PriceSpec | None, price_id: str, on_demand: Price | None = None) -> Price:
+    if spec is None:
+        return Price(f"{price_id}: no price", "none: set price in the job file", {}, on_demand)
+    cached = spec.input if spec.cached_input is None else spec.cached_input
+    usd = {"input": spec.input, "cached_input": cached, "output": spec.output, "reasoning": spec.output}
+    return Price(price_id, spec.reason, {kind: amount / spec.per for kind, amount in usd.items()}, on_demand)
 
 
 def _try(root: Store) -> None:

@@ -56,10 +56,18 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Create a batch for a shard, reserving so much for it."""
+    """Create a batch for a shard, reserving so much for it; or ask its records one by one, if they are too few."""
 
     shard: int
     reserve: Decimal
+    on_demand: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """A batch that nobody waits for: stop it, and once it has ended count what it cost."""
+
+    batch_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +75,15 @@ class Publish:
     """Replace the window's tables by this run's rows."""
 
 
-Action = Build | Resolve | Poll | Collect | Reopen | Settle | Submit | Publish
+Action = Build | Resolve | Poll | Collect | Reopen | Settle | Submit | Drain | Publish
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What bounds a run. `grace` in seconds; `price_of` gives what a shard's attempt may cost at most, in USD."""
+    """What bounds a run. `grace` in seconds; `price_of` gives what a shard's attempt may cost at most, in USD.
+
+    A shard of fewer than `minimum_records` is asked on demand.
+    """
 
     attempts: int
     grace: float
@@ -80,6 +91,7 @@ class Rules:
     consistent_lookup: bool
     cap: Decimal | None
     price_of: Callable[[ShardState], Decimal]
+    minimum_records: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,7 @@ def decide(
     actions += [Resolve(s.number) for s in shards if _can_resolve(s, now, rules, stale)]
     actions += [Poll(s.number, stop=state.cancelled) for s in shards if s.phase is Phase.SUBMITTED]
     actions += [Collect(s.number) for s in shards if s.phase in (Phase.ENDED, Phase.COLLECTED)]
+    actions += [Drain(surplus.batch_id) for surplus in state.surplus]
     if not state.build_finished:
         if not state.builder or stale(state.builder, state.builder_expires):
             actions.append(Build())
@@ -150,7 +163,7 @@ def _submissions(state: RunState, now: float, rules: Rules, spent: Decimal) -> D
         if rules.cap is not None and committed + reserve > rules.cap:
             unaffordable.append(shard)
         elif live < rules.live_batches and now >= shard.not_before:
-            actions.append(Submit(shard.number, reserve))
+            actions.append(Submit(shard.number, reserve, on_demand=shard.records < rules.minimum_records))
             live += 1
             working += 1
             committed += reserve

@@ -9,6 +9,8 @@ from decimal import Decimal
 
 import msgspec
 
+from lowtide.records import Fault, Usage
+
 
 class Event(msgspec.Struct, frozen=True, tag_field="event", tag=True, omit_defaults=True, kw_only=True):
     """Base of all events."""
@@ -55,7 +57,10 @@ class BuildFinished(Event, frozen=True, tag="build_finished"):
 
 
 class Submitting(Event, frozen=True, tag="submitting"):
-    """Written before the create call: `owner` is about to create a batch for this attempt."""
+    """Written before the create call: `owner` is about to create a batch for this attempt.
+
+    `on_demand` says that its records are too few for a batch, and are asked one by one.
+    """
 
     shard: int
     attempt: int
@@ -63,6 +68,7 @@ class Submitting(Event, frozen=True, tag="submitting"):
     owner: str
     expires: float
     reserved: Decimal = Decimal(0)
+    on_demand: bool = False
 
 
 class Missing(Event, frozen=True, tag="missing"):
@@ -97,7 +103,7 @@ class Submitted(Event, frozen=True, tag="submitted"):
 
 
 class Ended(Event, frozen=True, tag="ended"):
-    """The provider will do no more on this batch, whatever it calls that."""
+    """The provider will do no more on this batch, whatever it calls that. The rest is as in `records.BatchStatus`."""
 
     shard: int
     attempt: int
@@ -105,6 +111,10 @@ class Ended(Event, frozen=True, tag="ended"):
     provider_state: str
     reason: str = ""
     compute_seconds: int = 0
+    charged: int | None = None
+    usage: Usage | None = None
+    fault: Fault = ""
+    region: str = ""
 
 
 class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -131,13 +141,37 @@ class Collected(Event, frozen=True, tag="collected"):
 
 
 class Retrying(Event, frozen=True, tag="retrying"):
-    """Attempt number `attempt` is built from what the last one left unanswered."""
+    """Attempt number `attempt` is built from what the last one left unanswered.
+
+    It is not submitted before `not_before`. `free` says that the last one was never begun, and does not count.
+    """
 
     shard: int
     attempt: int
     requests: str
     records: int
     size: int
+    not_before: float = 0.0
+    free: bool = False
+
+
+class Surplus(Event, frozen=True, tag="surplus"):
+    """A batch beside the one that the attempt goes on with: it is stopped, and what it cost is put into the ledger."""
+
+    shard: int
+    attempt: int
+    batch_id: str
+    on_demand: bool = False
+
+
+class Drained(Event, frozen=True, tag="drained"):
+    """A surplus batch has ended; `tallies` are all of its tokens."""
+
+    batch_id: str
+    outcome: str
+    tallies: tuple[Tally, ...] = ()
+    compute_seconds: int = 0
+    region: str = ""
 
 
 class Settled(Event, frozen=True, tag="settled"):
@@ -191,6 +225,8 @@ AnyEvent = (
     | Ended
     | Collected
     | Retrying
+    | Surplus
+    | Drained
     | Settled
     | Reopened
     | CancelRequested

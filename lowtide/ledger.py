@@ -30,12 +30,15 @@ class Entry:
     quantity: int
     unit: str
     unit_price: Decimal
+    price: Price
     waste: str = ""
     shard: int | None = None
     attempt: int | None = None
     batch_id: str | None = None
     period_start: float = 0.0
     period_end: float = 0.0
+    region: str = ""
+    surplus: bool = False
 
     @property
     def amount(self) -> Decimal:
@@ -45,12 +48,14 @@ class Entry:
 def entries(plan: RunPlan, state: RunState, price: Price) -> Iterator[Entry]:
     """The run's lines: what was estimated, then what each attempt reserved, used and released."""
     for token_type, quantity in (("input", plan.input_tokens), ("output", plan.output_tokens)):
-        yield Entry("estimate", "run", plan.created_at, token_type, quantity, "token", price.unit(token_type))
+        yield Entry("estimate", "run", plan.created_at, token_type, quantity, "token", price.unit(token_type), price)
     for attempt in state.attempts.values():
         yield from _of_attempt(attempt, price)
 
 
-def _of_attempt(attempt: Attempt, price: Price) -> Iterator[Entry]:
+def _of_attempt(attempt: Attempt, prices: Price) -> Iterator[Entry]:
+    price = prices.of(on_demand=attempt.on_demand)
+
     def entry(kind: str, at: float, token_type: str, quantity: int, unit: str, each: Decimal, waste: str = "") -> Entry:
         return Entry(
             kind,
@@ -60,12 +65,15 @@ def _of_attempt(attempt: Attempt, price: Price) -> Iterator[Entry]:
             quantity,
             unit,
             each,
+            price,
             waste,
             attempt.shard,
             attempt.attempt,
             attempt.batch_id,
             attempt.submitted_at,
             attempt.ended_at,
+            attempt.region,
+            attempt.surplus,
         )
 
     if attempt.reserved:
@@ -77,7 +85,8 @@ def _of_attempt(attempt: Attempt, price: Price) -> Iterator[Entry]:
         yield entry("actual", attempt.collected_at, tally.token_type, tally.quantity, "token", each, tally.waste)
     if attempt.compute_seconds:
         each = price.unit("compute_second")
-        yield entry("actual", attempt.collected_at, "compute_second", attempt.compute_seconds, "second", each)
+        waste = "duplicate" if attempt.surplus else ""
+        yield entry("actual", attempt.collected_at, "compute_second", attempt.compute_seconds, "second", each, waste)
     if attempt.reserved:
         yield entry("released", attempt.collected_at, "", 1, "batch", attempt.reserved)
 
@@ -98,11 +107,12 @@ def spent(state: RunState, price: Price) -> Decimal:
 def ledger_table(plan: RunPlan, state: RunState, price: Price) -> pa.Table:
     """The run's ledger as a table of schema `schemas.LEDGER`, with unique `entry_id`."""
     lines = list(entries(plan, state, price))
-    return pa.Table.from_pylist([_row(line, plan, price) for line in lines], schema=LEDGER)
+    return pa.Table.from_pylist([_row(line, plan) for line in lines], schema=LEDGER)
 
 
-def _row(line: Entry, plan: RunPlan, price: Price) -> dict[str, object]:
+def _row(line: Entry, plan: RunPlan) -> dict[str, object]:
     place = f"{plan.run_id}/{plan.nonce}/{line.scope}/{line.shard}/{line.attempt}"
+    place += f"/{line.batch_id}" if line.surplus else ""
     identity = f"{place}/{line.kind}/{line.token_type}/{line.waste}"
     return {
         "entry_id": hashlib.sha256(identity.encode()).hexdigest()[:32],
@@ -115,7 +125,7 @@ def _row(line: Entry, plan: RunPlan, price: Price) -> dict[str, object]:
         "attempt": line.attempt,
         "backend": plan.backend,
         "provider": plan.provider,
-        "region": plan.region,
+        "region": line.region or plan.region,
         "model": plan.model,
         "batch_id": line.batch_id,
         "token_type": line.token_type or None,
@@ -124,8 +134,8 @@ def _row(line: Entry, plan: RunPlan, price: Price) -> dict[str, object]:
         "unit_price": line.unit_price,
         "amount": line.amount,
         "currency": "USD",
-        "price_id": price.price_id,
-        "price_source": price.source,
+        "price_id": line.price.price_id,
+        "price_source": line.price.source,
         "period_start": moment(line.period_start),
         "period_end": moment(line.period_end),
         "tags": list(plan.tags.items()),

@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 from lowtide import ids
 from lowtide.errors import ConfigError
 from lowtide.operations import Operation
-from lowtide.prices import Price
+from lowtide.prices import LOCAL, Price
 from lowtide.protocols import Backend, Documents, Store
 from lowtide.records import FileInfo
 from lowtide.schemas import MOMENT
-from lowtide.sharding.builder import TOKEN_BYTES
+from lowtide.sharding.shard import TOKEN_BYTES
 from lowtide.windows import Window
 
 _INPUTS = pa.schema(
@@ -55,6 +55,7 @@ class Work:
     deadline: timedelta = timedelta(hours=24)
     run_usd: Decimal | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    reads_rows: bool = False
 
     @property
     def poll_seconds(self) -> float:
@@ -77,7 +78,7 @@ class PlannedOperation(msgspec.Struct, frozen=True):
 
 
 class RunPlan(msgspec.Struct, frozen=True):
-    """The run's `plan.json`. Times in seconds since the epoch, money in USD.
+    """The run's `plan.json`. Times in seconds since the epoch, money in USD. `notes` are what its reader should know.
 
     `nonce` tells this root's run from the same run under another root, or under one that was emptied: their batches
     must not be taken for each other's.
@@ -109,6 +110,7 @@ class RunPlan(msgspec.Struct, frozen=True):
     cost_usd: Decimal
     price_id: str
     tags: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def token(self, shard: int, attempt: int) -> str:
         """The name of one attempt at one shard, the same after a crash."""
@@ -181,6 +183,9 @@ def make_plan(work: Work, inputs: Inputs, now: float) -> RunPlan:
         "parameters": dict(work.backend.parameters),
     }
     tokens = estimate_tokens(work.operations, inputs)
+    # Where a file holds many documents, how many requests there will be is not known before it is read.
+    few = not work.reads_rows and inputs.files * len(work.operations) < work.backend.limits.minimum_records
+    price = work.price.of(on_demand=few)
     return RunPlan(
         run_id=ids.run_id(identity),
         nonce=secrets.token_hex(4),
@@ -205,10 +210,22 @@ def make_plan(work: Work, inputs: Inputs, now: float) -> RunPlan:
         run_usd=work.run_usd,
         input_tokens=tokens["input"],
         output_tokens=tokens["output"],
-        cost_usd=work.price.amount(tokens),
-        price_id=work.price.price_id,
+        cost_usd=price.amount(tokens),
+        price_id=price.price_id,
         tags=dict(work.tags),
+        notes=tuple(_notes(work, inputs, few=few)),
     )
+
+
+def _notes(work: Work, inputs: Inputs, *, few: bool) -> Iterator[str]:
+    minimum = work.backend.limits.minimum_records
+    if few:
+        requests = inputs.files * len(work.operations)
+        yield f"a batch of {work.backend.name} needs {minimum} requests: {requests} go out one by one, on demand"
+    elif minimum > 1:
+        yield f"fewer than {minimum} requests, such as those of a further attempt, go out one by one, on demand"
+    if not work.price.per_unit and work.price is not LOCAL:
+        yield "no prices are known: the ledger will hold tokens and no amounts; set price in the job file"
 
 
 def estimate_tokens(operations: Sequence[Operation], inputs: Inputs) -> dict[str, int]:

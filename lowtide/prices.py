@@ -16,12 +16,14 @@ PICO = Decimal(10) ** 12
 class Price:
     """What one backend charges: USD for one unit of each token type. A type that is absent is not charged.
 
-    Raises ConfigError for a price below zero or finer than 1e-12 USD, which the ledger could not hold exactly.
+    `on_demand` is what the same backend charges for requests outside a batch; by default, the same. Raises ConfigError
+    for a price below zero or finer than 1e-12 USD, which the ledger could not hold exactly.
     """
 
     price_id: str
     source: str
     per_unit: Mapping[str, Decimal] = field(default_factory=dict)
+    on_demand: Price | None = None
 
     def __post_init__(self) -> None:
         for token_type, price in self.per_unit.items():
@@ -30,6 +32,10 @@ class Price:
                     f"price {self.price_id!r}: {token_type} costs {price} USD a unit; "
                     "a price is zero or more, in steps of 0.000000000001"
                 )
+
+    def of(self, *, on_demand: bool) -> Price:
+        """The price of what is asked on demand, or of what is asked in batches."""
+        return self.on_demand or self if on_demand else self
 
     def unit(self, token_type: str) -> Decimal:
         """USD for one unit."""

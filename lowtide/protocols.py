@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         DocumentBatch,
         FileContent,
         FileInfo,
+        Finding,
         Limits,
         OutputFile,
         Request,
@@ -60,10 +61,16 @@ class Backend(Protocol):
         """One JSONL line, without its line end. Strings of the request stand in it only as JSON strings."""
 
     def submit(self, shard: Shard, token: str) -> str:
-        """Create the batch and return its id. Raises SubmitUnknown, QuotaFull, Transient or Terminal."""
+        """Create the batch and return its id. Raises SubmitUnknown, QuotaFull, Transient or Terminal.
 
-    def find(self, token: str) -> str | None:
-        """The id of the batch that was created with this token, wherever it stands, or None."""
+        A create call is sent once: whoever retries it pays twice.
+        """
+
+    def find(self, token: str) -> Sequence[str]:
+        """The ids of all batches that were created with this token, wherever they stand, the oldest first.
+
+        Raises Transient: then nothing is known.
+        """
 
     def poll(self, batch_id: str) -> BatchStatus:
         """Where the batch stands. Raises Transient; an error here says nothing about the batch."""
@@ -75,7 +82,16 @@ class Backend(Protocol):
         """What one line of an output file says; None for a line that answers no record. Raises ValueError if broken."""
 
     def cancel(self, batch_id: str) -> None:
-        """Ask the provider to stop. Returns before it has; what was answered is kept."""
+        """Ask the provider to stop. Returns before it has; what was answered is kept. No error if it has ended."""
+
+    def discard(self, batch_id: str) -> None:
+        """Remove what was uploaded and written for an ended batch, whose answers are kept elsewhere by now.
+
+        May be called again, and for what is gone. Never touches the user's own files.
+        """
+
+    def examine(self) -> Iterator[Finding]:
+        """Look, with the cheapest calls, whether everything is there that a run needs. Creates no batch."""
 
 
 class Store(Protocol):

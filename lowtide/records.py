@@ -91,7 +91,8 @@ class Limits:
 class Shard:
     """An immutable JSONL file of requests, ready to be submitted.
 
-    `uri` is where the file lies in the run's root, `open` streams it, `token` names the attempt for good.
+    `uri` is where the file lies in the run's root, `open` streams it. `on_demand` says that it holds fewer records than
+    a batch of this backend may, so that they are asked one by one, at the price of that.
     """
 
     run_id: str
@@ -101,9 +102,23 @@ class Shard:
     size: int
     uri: str
     open: Callable[[], BinaryIO]
+    on_demand: bool = False
 
 
 Outcome = Literal["completed", "partial", "failed", "expired", "cancelled"]
+
+
+Fault = Literal["", "quota", "fatal"]
+"""Why an ended batch was never begun: there was no room (ask again, later), or asking again cannot help."""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """The provider's own totals of one batch. Cached tokens are part of input, reasoning tokens of output."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +127,10 @@ class BatchStatus:
 
     `answered` counts records answered so far (for progress only), `compute_seconds` is what the backend charges
     for machine time, known at the end, and 0 where it charges by token.
+
+    Known at the end, and None where the provider does not say: `charged`, how many records it has answered and puts on
+    the bill, whether or not their lines can be read; `usage`, its totals. A record without a line is asked again only
+    as far as `charged` says that it was not answered. `region` is where the batch ran, "" for the backend's own.
     """
 
     provider_state: str
@@ -119,6 +138,10 @@ class BatchStatus:
     answered: int = 0
     reason: str = ""
     compute_seconds: int = 0
+    charged: int | None = None
+    usage: Usage | None = None
+    fault: Fault = ""
+    region: str = ""
 
 
 AnswerStatus = Literal["ok", "refused", "error", "unanswered"]
@@ -143,6 +166,15 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     answered_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: `ok`, and what was found, or what is missing and what to do."""
+
+    name: str
+    ok: bool
+    found: str
 
 
 @dataclass(frozen=True, slots=True)

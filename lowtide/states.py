@@ -19,6 +19,7 @@ import msgspec
 
 from lowtide import events as e
 from lowtide.errors import CorruptJournal
+from lowtide.records import Fault, Usage
 
 BUILD_LEASE = 60.0
 """Seconds for which a builder on another machine is believed to be at work after its last sign of life."""
@@ -53,7 +54,7 @@ TRANSITIONS: dict[tuple[Phase, type[e.Event]], Phase] = {
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One batch as the ledger and the timeline need it."""
+    """One batch as the ledger and the timeline need it. `surplus`: beside the one that the attempt goes on with."""
 
     shard: int
     attempt: int
@@ -66,13 +67,17 @@ class Attempt(msgspec.Struct, frozen=True):
     outcome: str = ""
     compute_seconds: int = 0
     tallies: tuple[e.Tally, ...] = ()
+    region: str = ""
+    on_demand: bool = False
+    surplus: bool = False
 
 
 class ShardState(msgspec.Struct, frozen=True):
     """One shard. `records`, `size` and `requests` are those of the attempt at hand; `total` is that of the first.
 
     `base` is the number of attempts made before the shard was last reopened, `reopenings` how often it has been.
-    `answers` are the files of earlier attempts.
+    `answers` are the files of earlier attempts. `idle` counts the attempts in a row that were never begun. `charged`,
+    `usage` and `fault` are what the provider says of the batch that has ended.
     """
 
     number: int
@@ -95,8 +100,13 @@ class ShardState(msgspec.Struct, frozen=True):
     refusals: int = 0
     reason: str = ""
     not_before: float = 0.0
+    on_demand: bool = False
     batch_id: str = ""
     outcome: str = ""
+    charged: int | None = None
+    usage: Usage | None = None
+    fault: Fault = ""
+    idle: int = 0
     remaining: int = 0
     base: int = 0
     reopenings: int = 0
@@ -131,8 +141,14 @@ class RunState(msgspec.Struct, frozen=True):
 
     @property
     def settled(self) -> bool:
-        """All documents are in shards, and no shard waits for anything."""
-        return self.build_finished and all(s.phase is Phase.SETTLED for s in self.shards.values())
+        """All documents are in shards, no shard waits for anything, and no batch is left running."""
+        shards = self.build_finished and all(s.phase is Phase.SETTLED for s in self.shards.values())
+        return shards and not self.surplus
+
+    @property
+    def surplus(self) -> list[Attempt]:
+        """Batches that nobody waits for, and that are not known to have ended."""
+        return [attempt for attempt in self.attempts.values() if attempt.surplus and not attempt.collected_at]
 
     @property
     def reserved(self) -> Decimal:
@@ -176,7 +192,7 @@ class _Draft:
     def freeze(self) -> RunState:
         return msgspec.structs.replace(self._base, shards=self.shards, attempts=self.attempts, **self.run)
 
-    def take(self, event: e.AnyEvent) -> None:
+    def take(self, event: e.AnyEvent) -> None:  # noqa: PLR0912 - one case for each kind of event
         match event:
             case e.Requested():
                 # Order says what came first. Clocks of two machines do not.
@@ -203,6 +219,8 @@ class _Draft:
             case e.Published():
                 self.run |= {"published_at": event.at, "published_counts": event.counts}
                 self.run |= {"bytes_written": event.bytes_written, "kept": event.kept}
+            case e.Surplus() | e.Drained():
+                self._beside(event)
             case _:
                 self._shard(event)
 
@@ -231,6 +249,40 @@ class _Draft:
         self.run |= {"file": event.file, "document": event.document, "builder": event.owner}
         self.run["builder_expires"] = event.at + BUILD_LEASE
 
+    def _beside(self, event: e.Surplus | e.Drained) -> None:
+        if isinstance(event, e.Surplus):
+            self._surplus(event)
+        else:
+            self._drained(event)
+
+    def _surplus(self, event: e.Surplus) -> None:
+        kept = self.attempts.get(_key(event.shard, event.attempt))
+        if event.batch_id in self.attempts or (kept is not None and kept.batch_id == event.batch_id):
+            raise IllegalEvent(f"batch {event.batch_id} is known already")
+        self.attempts[event.batch_id] = Attempt(
+            event.shard,
+            event.attempt,
+            0,
+            event.batch_id,
+            event.at,
+            on_demand=event.on_demand,
+            surplus=True,
+        )
+
+    def _drained(self, event: e.Drained) -> None:
+        surplus = self.attempts.get(event.batch_id)
+        if surplus is None or surplus.collected_at:
+            raise IllegalEvent(f"batch {event.batch_id} is no surplus batch that is open")
+        self.attempts[event.batch_id] = msgspec.structs.replace(
+            surplus,
+            ended_at=event.at,
+            collected_at=event.at,
+            outcome=event.outcome,
+            tallies=event.tallies,
+            compute_seconds=event.compute_seconds,
+            region=event.region,
+        )
+
     def _shard(self, event: e.AnyEvent) -> None:
         number: int = event.shard  # type: ignore[union-attr]  # the run's own events were matched before
         shard = self.shards.get(number)
@@ -252,6 +304,7 @@ class _Draft:
                     "owner": event.owner,
                     "expires": event.expires,
                     "reserved": event.reserved,
+                    "on_demand": event.on_demand,
                     "missing_since": 0.0,
                 }
             case e.Missing():
@@ -267,13 +320,25 @@ class _Draft:
                     "not_before": event.not_before,
                 }
             case e.Submitted():
+                # A create call that is sent again may bring back the batch that was taken for a surplus one.
+                self.attempts.pop(event.batch_id, None)
                 self.attempts[_key(shard.number, shard.attempt)] = Attempt(
-                    shard.number, shard.attempt, shard.records, event.batch_id, event.at, shard.reserved
+                    shard.number,
+                    shard.attempt,
+                    shard.records,
+                    event.batch_id,
+                    event.at,
+                    shard.reserved,
+                    on_demand=shard.on_demand,
                 )
                 return {"batch_id": event.batch_id, "owner": "", "refusals": 0, "reason": "", "reserved": Decimal(0)}
             case e.Ended():
-                self._attempt(shard, ended_at=event.at, outcome=event.outcome, compute_seconds=event.compute_seconds)
-                return {"outcome": event.outcome, "reason": event.reason}
+                seconds = event.compute_seconds
+                self._attempt(
+                    shard, ended_at=event.at, outcome=event.outcome, compute_seconds=seconds, region=event.region
+                )
+                said = {"charged": event.charged, "usage": event.usage, "fault": event.fault}
+                return {"outcome": event.outcome, "reason": event.reason, **said}
             case e.Collected():
                 self._attempt(shard, collected_at=event.at, tallies=event.tallies)
                 answers = (*shard.answers, event.answers) if event.answers else shard.answers
@@ -288,8 +353,12 @@ class _Draft:
                     "outcome": "",
                     "rows": "",
                     "given_up": "",
-                    "not_before": 0.0,
-                    "base": shard.attempt if shard.phase is Phase.SETTLED else shard.base,
+                    "not_before": event.not_before,
+                    "charged": None,
+                    "usage": None,
+                    "fault": "",
+                    "idle": shard.idle + 1 if event.free else 0,
+                    "base": shard.attempt if shard.phase is Phase.SETTLED else shard.base + event.free,
                     "reopenings": self._get_extra(),
                 }
             case e.Settled():

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from lowtide.job.model import BackendSpec
-from lowtide.protocols import Backend
+import time
+from collections.abc import Callable, Mapping
+
+from lowtide.job.model import AzureBatchBackend, BackendSpec, BedrockBackend, LocalBackend, OpenAIBatchBackend
+from lowtide.protocols import Backend, Store
 
 
-def open_backend(spec: BackendSpec) -> Backend:
-    """The backend that a job file describes. Raises MissingExtra where a package for it is not installed."""
-    from lowtide.connectors.backends.local import LocalBackend
+def open_backend(
+    spec: BackendSpec,
+    root: Store,
+    *,
+    environ: Mapping[str, str] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Backend:
+    """The backend that a job file describes, for runs under `root`. Calls nobody yet.
 
-    return LocalBackend(model=spec.model, workers=spec.workers)
+    Credentials and endpoints that the job file does not name are those of the environment. `clock`, in seconds, counts
+    how long a deployment that was full is left alone. Raises ConfigError, and MissingExtra where a package for the
+    backend is not installed.
+    """
+    match spec:
+        case LocalBackend():
+            from lowtide.connectors.backends import local
+
+            return local.LocalBackend(model=spec.model, workers=spec.workers)
+        case BedrockBackend():
+            from lowtide.connectors.backends.bedrock import open_bedrock
+
+            return open_bedrock(spec, root, environ=environ)
+        case AzureBatchBackend():
+            from lowtide.connectors.backends.openai_batch import open_azure
+
+            return open_azure(spec, environ=environ, clock=clock)
+        case OpenAIBatchBackend():
+            from lowtide.connectors.backends.openai_batch import open_openai
+
+            return open_openai(spec, environ=environ, clock=clock)

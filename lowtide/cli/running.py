@@ -55,7 +55,7 @@ def run(job: str, window: str, *, direct: bool, wait: bool, retry: bool, as_json
     current.refresh()
     summary = summarize(current)
     _tell(summary, as_json=as_json)
-    return _exit_code(current, summary)
+    return exit_code(current, summary)
 
 
 def status(job: str, window: str, *, as_json: bool) -> int:
@@ -117,7 +117,8 @@ def _tell(summary: Summary, *, as_json: bool) -> None:
         views.show_summary(summary)
 
 
-def _exit_code(current: Run, summary: Summary) -> int:
+def exit_code(current: Run, summary: Summary) -> int:
+    """What a command that has driven the run ends with."""
     _say_if_kept(current)
     if not current.state.published_at or (not current.state.kept and not engine.is_published(current)):
         if current.state.settled:

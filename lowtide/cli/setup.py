@@ -55,7 +55,7 @@ def doctor(job: str, *, as_json: bool) -> int:
             mark = "ok  " if check.ok else "fail"
             if not os.environ.get("NO_COLOR"):
                 mark = click.style(mark, fg="green" if check.ok else "red")
-            click.echo(f"{mark}  {check.name:<10} {check.found}")
+            click.echo(f"{mark}  {check.name:<12} {check.found}")
     return 0 if all(check.ok for check in checks) else ConfigError.exit_code
 
 
@@ -82,6 +82,8 @@ def _outside(job: Job) -> Iterator[Check]:
         yield Check("backend", False, str(error))
         return
     yield Check("backend", True, f"{work.backend.name}: model {work.backend.model}")
+    for finding in work.backend.examine():
+        yield Check(finding.name, finding.ok, finding.found)
     try:
         assemble(job, parse_window("all"), try_root=True)
     except LowtideError as error:

@@ -47,6 +47,7 @@ def show_plan(plan: RunPlan) -> None:
     ]
     if plan.run_usd is not None:
         lines.append(("cap", f"{plan.run_usd:,} USD"))
+    lines += [("note", note) for note in plan.notes]
     print_pairs(lines)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import BinaryIO, NamedTuple
 
@@ -15,15 +16,20 @@ import pyarrow.compute as pc
 from lowtide import ids
 from lowtide.events import Tally
 from lowtide.operations import Invalid, Operation, Output
+from lowtide.prices import LOCAL, Price
 from lowtide.protocols import Backend
-from lowtide.records import Answer
+from lowtide.records import Answer, Usage
 from lowtide.sharding.strings import string_array
+
+LOST = "answered and charged by the provider, and its answer cannot be read or found: not asked again"
+"""The reason of a record that was paid for in vain. Only who asks for it has it asked, and pays for it, again."""
 
 
 class Outcome(NamedTuple):
     """One record. `status` is ok, invalid, refused, error or unanswered; `retryable` says that asking again may help.
 
-    Tokens are summed over the attempts so far; `attempt` is the last one that included the record.
+    Tokens, and `cost` in 1e-12 USD, are summed over the attempts so far; `attempt` is the last one that included the
+    record. `lost` says that its answer was charged, and was not to be had.
     """
 
     status: str
@@ -40,6 +46,8 @@ class Outcome(NamedTuple):
     answered_at: float
     attempt: int
     retryable: bool
+    lost: bool
+    cost: int
 
 
 SCHEMA = pa.schema(
@@ -58,15 +66,19 @@ SCHEMA = pa.schema(
         ("answered_at", pa.float64()),
         ("attempt", pa.int32()),
         ("retryable", pa.bool_()),
+        ("lost", pa.bool_()),
+        ("cost", pa.int64()),
     ]
 )
 """The columns of `Outcomes.table`: those of Outcome."""
 
 _STORED = pa.schema([("ordinal", pa.int32()), *SCHEMA])
 _TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+_SUMMED = (*_TOKENS, "cost")
 _FROM_ANSWER = ("status", *_TOKENS, "answered_at")
 _FROM_OUTPUT = ("label", "confidence", "language")
 _NOTHING = Output()
+_RECORD = re.compile(rb"r[0-9]{7}x[0-9a-f]{8}")
 _CHUNK = 1024
 """Answers that are Python objects at a time: so few that each uses the memory of the one before."""
 
@@ -84,6 +96,11 @@ class Outcomes:
         # Rows as they came, and where among them each ordinal's is: -1 if nowhere.
         self._rows = SCHEMA.empty_table()
         self._places = np.full(self._total, -1, dtype=np.int64)
+        # What the attempt at hand has said something of, charged or not, and what only a broken line speaks of.
+        self._heard = np.zeros(self._total, dtype=np.bool_)
+        self._charged = 0
+        self._torn: set[int] = set()
+        self._price = LOCAL
         self.tallies: Counter[tuple[str, str]] = Counter()
         self.malformed = 0
 
@@ -98,11 +115,12 @@ class Outcomes:
         places = np.append(self._places, -1)[ordinals]
         return self._rows.select(columns).take(pa.array(places, mask=places < 0))
 
-    def collect(self, backend: Backend, lines: Iterable[bytes], attempt: int) -> None:
+    def collect(self, backend: Backend, lines: Iterable[bytes], attempt: int, price: Price = LOCAL) -> None:
         """Take in one attempt's output lines, in any order. A second answer for a record counts as waste.
 
         The very same answer twice is the delivery's doing, not a second call, and counts as nothing.
         """
+        self._price = price
         places = np.full(self._total, -1, dtype=np.int64)
         tables = [SCHEMA.empty_table()]
         done = 0
@@ -110,16 +128,59 @@ class Outcomes:
             tables.append(self._judged(ordinals, answers, attempt))
             places[ordinals] = np.arange(done, done + len(ordinals))
             done += len(ordinals)
+        self._heard = places >= 0
         before = self.take(np.arange(self._total)) if len(self._rows) else None
         self._rows, self._places = pa.concat_tables(tables), places
         if before is not None:
             self._rows = _merged(before, self.take(np.arange(self._total)))
             self._places = np.where(pc.is_valid(self._rows["status"]).to_numpy(), np.arange(self._total), -1)
 
-    def remaining(self, asked: Iterable[int]) -> list[int]:
-        """Of the records that an attempt asked, those that may be asked again."""
-        retryable = self.take(np.arange(self._total), ["retryable"])["retryable"]
-        again = pc.fill_null(retryable, fill_value=True)
+    def find_lost(self, asked: Iterable[int], charged: int | None) -> list[int]:
+        """Of the records that the attempt asked, those that were answered, as far as the provider says, in vain.
+
+        `charged` is the number of records that it has answered, None if it does not say. Where that leaves open which
+        of the records without a line were answered, all of them count as lost: none is ever paid twice.
+        """
+        unheard = [at for at in asked if not self._heard[at]]
+        torn = [at for at in unheard if at in self._torn]
+        if charged is None:
+            return torn
+        missing = charged - self._charged
+        if missing <= 0:
+            return []
+        return torn if len(torn) >= missing else unheard
+
+    def give_up(self, lost: Sequence[int], attempt: int) -> None:
+        """Settle what `find_lost` has found as errors that are not to be asked again."""
+        if not lost:
+            return
+        found = [Answer("", "error", error=LOST)] * len(lost)
+        table = _table(found, [_NOTHING] * len(lost), {}, attempt, self._price)
+        at = table.schema.get_field_index("lost")
+        table = table.set_column(at, SCHEMA.field("lost"), pa.array([True] * len(lost)))
+        places = np.full(self._total, -1, dtype=np.int64)
+        places[list(lost)] = np.arange(len(lost))
+        before = self.take(np.arange(self._total))
+        self._rows, self._places = table, places
+        self._rows = _merged(before, self.take(np.arange(self._total)))
+        self._places = np.where(pc.is_valid(self._rows["status"]).to_numpy(), np.arange(self._total), -1)
+
+    def reconcile(self, usage: Usage | None, waste: str = "lost") -> None:
+        """Count as waste what the provider counts for the attempt's batch beyond what its lines do."""
+        if usage is None:
+            return
+        known: Counter[str] = Counter()
+        for (token_type, _), quantity in self.tallies.items():
+            known[token_type] += quantity
+        for token_type, quantity in _by_type(usage):
+            self.tallies[token_type, waste] += max(0, quantity - known[token_type])
+
+    def remaining(self, asked: Iterable[int], *, lost: bool = False) -> list[int]:
+        """Of the records that an attempt asked, those that may be asked again; with `lost`, those paid in vain too."""
+        table = self.take(np.arange(self._total), ["retryable", "lost"])
+        again = pc.fill_null(table["retryable"], fill_value=True)
+        if lost:
+            again = pc.or_(again, pc.fill_null(table["lost"], fill_value=False))
         if not pc.any(again, min_count=0).as_py():
             return []
         wanted = again.to_pylist()
@@ -150,13 +211,29 @@ class Outcomes:
         """Read what `save` has stored."""
         table = pa.ipc.open_file(source).read_all()
         self._places[table["ordinal"].to_numpy()] = np.arange(len(table))
-        self._rows = table.drop_columns("ordinal")
+        stored = table.drop_columns("ordinal")
+        for name, nothing in (("lost", False), ("cost", 0)):
+            if name not in stored.column_names:  # an earlier version's
+                stored = stored.append_column(
+                    SCHEMA.field(name), pa.array([nothing] * len(stored), SCHEMA.field(name).type)
+                )
+        self._rows = stored.select(SCHEMA.names)
+
+    def _torn_line(self, line: bytes) -> None:
+        """Note which record a line speaks of that cannot be read, as far as that can be told."""
+        self.malformed += 1
+        found = _RECORD.search(line)
+        record = found[0].decode() if found else ""
+        at = ids.ordinal_of(record)
+        if 0 <= at < self._total and ids.record_id(at, self._checks[at // len(self._operations)]) == record:
+            self._torn.add(at)
 
     def _answers(self, backend: Backend, lines: Iterable[bytes]) -> Iterator[tuple[list[int], list[Answer]]]:
         """This attempt's answers, one for each record that has any, and their ordinals: some at a time."""
         parse, width = backend.parse, len(self._operations)
         # An answer that is final is not lost to one that nobody has asked for.
-        known = {ids.record_id(at, self._checks[at // width]): at for at in self.remaining(range(self._total))}
+        open_ = self.remaining(range(self._total), lost=True)
+        known = {ids.record_id(at, self._checks[at // width]): at for at in open_}
         # Hashes, and not the answers themselves, so that memory is theirs for a moment only.
         seen: list[int | None] = [None] * self._total
         repeated: set[tuple[int, int]] = set()
@@ -168,13 +245,13 @@ class Outcomes:
             try:
                 answer = parse(line)
             except ValueError:
-                self.malformed += 1
+                self._torn_line(line)
                 continue
             if answer is None:
                 continue
             at = known.get(answer.record_id)
             if at is None:
-                self._count(answer, "duplicate")
+                self.count(answer, "duplicate")
             elif seen[at] is None:
                 seen[at] = hash(answer)
                 ordinals.append(at)
@@ -184,7 +261,7 @@ class Outcomes:
                     ordinals, answers = [], []
             elif seen[at] != hash(answer) and (at, hash(answer)) not in repeated:
                 repeated.add((at, hash(answer)))
-                self._count(answer, "duplicate")
+                self.count(answer, "duplicate")
         yield ordinals, answers
 
     def _judged(self, ordinals: Sequence[int], answers: Sequence[Answer], attempt: int) -> pa.Table:
@@ -201,11 +278,12 @@ class Outcomes:
                 else:
                     invalid[row] = verdict
         self._count_tokens(answers, invalid)
-        return _table(answers, outputs, invalid, attempt)
+        self._charged += sum(answer.status == "ok" or answer.input_tokens > 0 for answer in answers)
+        return _table(answers, outputs, invalid, attempt, self._price)
 
     def _count_tokens(self, answers: Sequence[Answer], invalid: Iterable[int]) -> None:
         """Put every answer's tokens where they belong: those of all of them together first, then what was waste."""
-        self._count(Answer("", "ok", **{name: sum(map(attrgetter(name), answers)) for name in _TOKENS}), "")
+        self.count(Answer("", "ok", **{name: sum(map(attrgetter(name), answers)) for name in _TOKENS}), "")
         for row in invalid:
             self._move(answers[row], "invalid")
         for answer in answers:
@@ -215,18 +293,44 @@ class Outcomes:
                 self._move(answer, "expired")
 
     def _move(self, answer: Answer, waste: str) -> None:
-        self._count(answer, "", -1)
-        self._count(answer, waste)
+        self.count(answer, "", -1)
+        self.count(answer, waste)
 
-    def _count(self, answer: Answer, waste: str, sign: int = 1) -> None:
-        tallies = self.tallies
-        tallies["input", waste] += sign * (answer.input_tokens - answer.cached_tokens)
-        tallies["cached_input", waste] += sign * answer.cached_tokens
-        tallies["output", waste] += sign * (answer.output_tokens - answer.reasoning_tokens)
-        tallies["reasoning", waste] += sign * answer.reasoning_tokens
+    def count(self, answer: Answer, waste: str, sign: int = 1) -> None:
+        """Add one answer's tokens to the tallies."""
+        for token_type, quantity in _by_type(answer):
+            self.tallies[token_type, waste] += sign * quantity
 
 
-def _table(answers: Sequence[Answer], outputs: Sequence[Output], invalid: dict[int, Invalid], attempt: int) -> pa.Table:
+def waste_of(backend: Backend, lines: Iterable[bytes], usage: Usage | None, waste: str) -> tuple[Tally, ...]:
+    """All tokens of a batch whose answers nobody wants, as waste of one kind."""
+    outcomes = Outcomes((), ())
+    seen: set[tuple[str, int]] = set()
+    for line in lines:
+        try:
+            answer = backend.parse(line) if line else None
+        except ValueError:
+            continue
+        if answer is not None and (answer.record_id, hash(answer)) not in seen:
+            seen.add((answer.record_id, hash(answer)))
+            outcomes.count(answer, waste)
+    outcomes.reconcile(usage, waste)
+    return outcomes.tally()
+
+
+def _by_type(counted: Answer | Usage) -> tuple[tuple[str, int], ...]:
+    """Tokens by the ledger's types, none of which is part of another."""
+    return (
+        ("input", counted.input_tokens - counted.cached_tokens),
+        ("cached_input", counted.cached_tokens),
+        ("output", counted.output_tokens - counted.reasoning_tokens),
+        ("reasoning", counted.reasoning_tokens),
+    )
+
+
+def _table(
+    answers: Sequence[Answer], outputs: Sequence[Output], invalid: dict[int, Invalid], attempt: int, price: Price
+) -> pa.Table:
     """Rows of SCHEMA. Whole columns first, as if all were well; then those records that are not."""
     total = len(answers)
     columns: dict[str, list[object]] = {name: list(map(attrgetter(name), answers)) for name in _FROM_ANSWER}
@@ -236,6 +340,8 @@ def _table(answers: Sequence[Answer], outputs: Sequence[Output], invalid: dict[i
     columns["reason"] = [None] * total
     columns["attempt"] = [attempt] * total
     columns["retryable"] = [False] * total
+    columns["lost"] = [False] * total
+    columns["cost"] = list(cost_of(columns, price))
     for at, verdict in invalid.items():
         columns["status"][at] = "invalid"
         columns["reason"][at] = verdict.reason or None
@@ -249,6 +355,15 @@ def _table(answers: Sequence[Answer], outputs: Sequence[Output], invalid: dict[i
         if answer.status == "refused":
             columns["text"][at] = answer.text or None
     return pa.table([_array(columns[column.name], column.type) for column in SCHEMA], schema=SCHEMA)
+
+
+def cost_of(counted: Mapping[str, Sequence[object]], price: Price) -> Iterable[int]:
+    """What each answer cost, in 1e-12 USD, from columns of its tokens."""
+    tokens = {name: np.asarray(counted[name], dtype=np.int64) for name in _TOKENS}
+    cached, reasoning = tokens["cached_tokens"], tokens["reasoning_tokens"]
+    cost = (tokens["input_tokens"] - cached) * price.pico("input") + cached * price.pico("cached_input")
+    cost += (tokens["output_tokens"] - reasoning) * price.pico("output") + reasoning * price.pico("reasoning")
+    return cost.tolist()  # type: ignore[no-any-return]  # a list of int
 
 
 def _array(values: list[object], kind: pa.DataType) -> pa.Array:
@@ -267,9 +382,9 @@ def _merged(old: pa.Table, new: pa.Table) -> pa.Table:
     columns = []
     for column in SCHEMA:
         later = new[column.name]
-        if column.name in _TOKENS:
+        if column.name in _SUMMED:
             later = pc.add(later, pc.fill_null(old[column.name], 0))
-        counted = column.name in _TOKENS or column.name == "attempt"
+        counted = column.name in _SUMMED or column.name == "attempt"
         columns.append(pc.if_else(said if counted else word, later, old[column.name]))
     return pa.table(columns, schema=SCHEMA)
 

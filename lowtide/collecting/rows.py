@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -12,14 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lowtide.collecting.outcomes import Outcomes
-from lowtide.prices import Price
 from lowtide.schemas import MOMENT, MONEY
 
 BATCH_ROWS = 256
 """Rows to a batch of a shard's rows file: the publisher reads whole batches, some of them twice."""
 
 _FINAL = ("ok", "refused", "invalid")
-_COUNTED = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "attempt", "answered_at")
+_COUNTED = ("input_tokens", "output_tokens", "cached_tokens", "attempt", "answered_at", "cost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,6 @@ def build_rows(
     outcomes: Outcomes,
     *,
     operations: int,
-    price: Price,
     requested_at: float,
     field_names: Sequence[str],
     leftover: Verdict,
@@ -53,7 +51,7 @@ def build_rows(
     answers = outcomes.take(np.where(readable, first + op, -1))
     status, reason = _verdicts(answers, pa.array(readable), index["reason"].take(documents), leftover)
     counted = {name: pc.fill_null(answers[name], 0).to_numpy() for name in _COUNTED}
-    cost = _cost(counted, price)
+    cost = counted["cost"]
     columns: dict[str, pa.Array | pa.ChunkedArray] = {"op": pa.array(op)}
     for name in ("document_id", "document_uri", "document_modified", "content_sha256"):
         columns[name] = index[name].take(documents)
@@ -94,18 +92,6 @@ def _verdicts(
     status = pc.if_else(left, leftover.status, status)
     reason = pc.if_else(left, spelled, reason)
     return pc.if_else(readable, status, "skipped"), pc.if_else(readable, reason, why_not)
-
-
-def _cost(counted: Mapping[str, npt.NDArray[np.int64]], price: Price) -> npt.NDArray[np.int64]:
-    """What each row cost, in 1e-12 USD."""
-    cached, reasoning = counted["cached_tokens"], counted["reasoning_tokens"]
-    cost: npt.NDArray[np.int64] = (
-        (counted["input_tokens"] - cached) * price.pico("input")
-        + cached * price.pico("cached_input")
-        + (counted["output_tokens"] - reasoning) * price.pico("output")
-        + reasoning * price.pico("reasoning")
-    )
-    return cost
 
 
 def money(pico: npt.NDArray[np.int64]) -> pa.Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,47 +11,91 @@ import msgspec
 import pyarrow as pa
 
 from lowtide import events as e
-from lowtide.collecting.outcomes import Outcomes, split_lines
+from lowtide.collecting.outcomes import Outcomes, split_lines, waste_of
 from lowtide.collecting.rows import Verdict, build_rows, write_rows
 from lowtide.engine.context import Context
-from lowtide.states import ShardState
+from lowtide.engine.submitting import growing_pause
+from lowtide.errors import Transient
+from lowtide.states import Attempt, ShardState
+
+
+class NotYet(Transient):
+    """Answers that the provider counts are not in its output yet. Nothing is wrong so far."""
 
 
 def collect(context: Context, number: int) -> None:
     """Fetch an ended batch's output, keep it as it came, and join it; then build the next attempt or settle the shard.
 
-    Reads only what the provider will not change any more, so two processes that collect write the same.
+    Reads only what the provider will not change any more, so two processes that collect write the same. Raises NotYet
+    while answers that the provider has counted are missing from its output, for as long as they may just be late.
     """
     shard, cancelled = context.state.shards[number], context.state.cancelled
     index = context.index(shard)
     outcomes = context.outcomes(shard, index)
-    asked = outcomes.remaining(range(shard.total)) if shard.attempt > 1 else range(shard.total)
+    asked = outcomes.remaining(range(shard.total), lost=True) if shard.attempt > 1 else range(shard.total)
     raw_bytes = 0
 
     def count(size: int) -> None:
         nonlocal raw_bytes
         raw_bytes += size
 
-    outcomes.collect(context.backend, _output_lines(context, shard, count), shard.attempt)
+    outcomes.collect(context.backend, _output_lines(context, shard, count), shard.attempt, context.price_of(shard))
+    lost = outcomes.find_lost(asked, shard.charged)
+    if lost and _may_be_late(context, shard):
+        raise NotYet(f"{len(lost)} answers of batch {shard.batch_id} are counted, and not in its output yet")
+    outcomes.give_up(lost, shard.attempt)
+    outcomes.reconcile(shard.usage)
     remaining = outcomes.remaining(asked)
-    again = bool(remaining) and shard.attempt - shard.base < context.plan.attempts and not cancelled
+    tries = shard.attempt - shard.base
+    free = shard.fault == "quota"
+    again = bool(remaining) and not cancelled and shard.fault != "fatal" and (free or tries < context.plan.attempts)
+    left = outcomes.remaining(asked, lost=True)
     collected = e.Collected(
         at=context.clock(),
         shard=number,
         attempt=shard.attempt,
-        remaining=len(remaining),
+        remaining=len(left),
         counts=outcomes.counts(asked),
         tallies=outcomes.tally(),
-        answers=_save_answers(context, shard, outcomes) if remaining else "",
+        answers=_save_answers(context, shard, outcomes) if left else "",
         raw_bytes=raw_bytes,
     )
     if again:
-        context.journal.append(collected, _next_attempt(context, shard, remaining))
+        context.journal.append(collected, _next_attempt(context, shard, remaining, free=free))
     else:
         settled = _settled(context, shard, index, outcomes, _leftover(context, shard))
         if cancelled and remaining:
             settled = msgspec.structs.replace(settled, given_up="cancelled")
         context.journal.append(collected, settled, guard=lambda now: now.cancelled == cancelled)
+    with contextlib.suppress(Transient):
+        context.backend.discard(shard.batch_id)
+
+
+def _may_be_late(context: Context, shard: ShardState) -> bool:
+    """Whether so little time has passed since the batch ended that its output may still be growing."""
+    first = context.first_missed.setdefault((shard.number, -shard.attempt), context.clock())
+    return context.clock() - first < context.work.grace.total_seconds()
+
+
+def drain(context: Context, batch_id: str) -> None:
+    """Stop a surplus batch; once it has ended, count all of its tokens as waste. Its answers are nobody's."""
+    surplus = context.state.attempts[batch_id]
+    status = context.backend.poll(batch_id)
+    if status.outcome is None:
+        context.backend.cancel(batch_id)
+        return
+    tallies = waste_of(context.backend, _output_lines(context, surplus, lambda size: None), status.usage, "duplicate")
+    drained = e.Drained(
+        at=context.clock(),
+        batch_id=batch_id,
+        outcome=status.outcome,
+        tallies=tallies,
+        compute_seconds=status.compute_seconds,
+        region=status.region,
+    )
+    context.journal.append(drained)
+    with contextlib.suppress(Transient):
+        context.backend.discard(batch_id)
 
 
 def settle(context: Context, number: int, reason: str) -> None:
@@ -68,25 +114,35 @@ def settle(context: Context, number: int, reason: str) -> None:
 
 
 def reopen(context: Context, number: int) -> None:
-    """Build another attempt from a settled shard's unanswered rows."""
-    shard = context.state.shards[number]
+    """Build another attempt from a settled shard's unanswered rows.
+
+    Those whose answers were lost after they were paid for are asked again only if that was asked for.
+    """
+    shard, everything = context.state.shards[number], context.state.reopen_everything
     outcomes = context.outcomes(shard, context.index(shard))
-    context.journal.append(_next_attempt(context, shard, outcomes.remaining(range(shard.total))))
+    remaining = outcomes.remaining(range(shard.total), lost=everything)
+    context.journal.append(_next_attempt(context, shard, remaining))
 
 
 def _leftover(context: Context, shard: ShardState) -> Verdict:
     if context.state.cancelled:
         return Verdict("skipped", "cancelled")
+    if shard.fault == "fatal":
+        return Verdict("error", shard.reason)
     tries = shard.attempt - shard.base
     reason = f"no answer after {tries} attempt{'s' if tries > 1 else ''}"
     return Verdict("error", f"{reason}: {shard.reason}" if shard.reason else reason)
 
 
-def _output_lines(context: Context, shard: ShardState, count: Callable[[int], None]) -> Iterator[bytes]:
+def _output_lines(context: Context, batch: ShardState | Attempt, count: Callable[[int], None]) -> Iterator[bytes]:
     """Every line that the provider wrote; the files are kept on the way."""
-    for output in context.backend.outputs(shard.batch_id):
+    number = batch.number if isinstance(batch, ShardState) else batch.shard
+    folder = f"raw/s{number:05d}-a{batch.attempt}"
+    if isinstance(batch, Attempt):
+        folder += f"-{hashlib.sha256(batch.batch_id.encode()).hexdigest()[:8]}"
+    for output in context.backend.outputs(batch.batch_id):
         name = output.name.replace("\\", "/").rpartition("/")[2] or "output"
-        path = context.path(f"raw/s{shard.number:05d}-a{shard.attempt}/{name}")
+        path = context.path(f"{folder}/{name}")
         with context.store.writer(path) as out:
 
             def kept(chunks: Iterator[bytes] = output.chunks) -> Iterator[bytes]:
@@ -105,8 +161,11 @@ def _save_answers(context: Context, shard: ShardState, outcomes: Outcomes) -> st
     return name
 
 
-def _next_attempt(context: Context, shard: ShardState, remaining: Sequence[int]) -> e.Retrying:
-    """Write the request lines that are still to be answered. Line `n` of the first attempt's file is ordinal `n`."""
+def _next_attempt(context: Context, shard: ShardState, remaining: Sequence[int], *, free: bool = False) -> e.Retrying:
+    """Write the request lines that are still to be answered. Line `n` of the first attempt's file is ordinal `n`.
+
+    A batch that could not begin, or brought nothing, is given time.
+    """
     attempt = shard.attempt + 1
     name = f"requests/s{shard.number:05d}-a{attempt}-{secrets.token_hex(3)}.jsonl"
     wanted = set(remaining)
@@ -118,8 +177,17 @@ def _next_attempt(context: Context, shard: ShardState, remaining: Sequence[int])
         for ordinal, line in enumerate(source):
             if ordinal in wanted:
                 size += out.write(line)
+    now = context.clock()
+    pause = growing_pause(shard.idle) if free else growing_pause(shard.attempt) if shard.outcome == "failed" else 0.0
     return e.Retrying(
-        at=context.clock(), shard=shard.number, attempt=attempt, requests=name, records=len(remaining), size=size
+        at=now,
+        shard=shard.number,
+        attempt=attempt,
+        requests=name,
+        records=len(remaining),
+        size=size,
+        not_before=now + pause if pause else 0.0,
+        free=free,
     )
 
 
@@ -134,7 +202,6 @@ def _settled(context: Context, shard: ShardState, index: pa.Table, outcomes: Out
         index,
         outcomes,
         operations=len(context.work.operations),
-        price=context.work.price,
         requested_at=_asked_at(context, shard),
         field_names=context.plan.fields,
         leftover=leftover,

@@ -13,6 +13,7 @@ from lowtide.collecting.outcomes import Outcomes
 from lowtide.journal import Journal
 from lowtide.ownership import is_alive, this_owner
 from lowtide.plan import RunPlan, Work
+from lowtide.prices import Price
 from lowtide.protocols import Backend, Store
 from lowtide.states import RunState, ShardState
 
@@ -59,6 +60,10 @@ class Context:
         if alive is False:
             return True
         return self.clock() > expires + (PATIENCE if alive else 0.0)
+
+    def price_of(self, shard: ShardState) -> Price:
+        """What the shard's attempt at hand is charged."""
+        return self.work.price.of(on_demand=shard.on_demand)
 
     def index(self, shard: ShardState) -> pa.Table:
         """The shard's index: one row for each document."""

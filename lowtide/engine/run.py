@@ -14,6 +14,7 @@ from lowtide.decisions import (
     Build,
     Collect,
     Decision,
+    Drain,
     Poll,
     Publish,
     Reopen,
@@ -29,7 +30,6 @@ from lowtide.errors import StalePlan, Transient
 from lowtide.journal import Superseded
 from lowtide.ledger import spent
 from lowtide.plan import RunPlan
-from lowtide.prices import Price
 from lowtide.states import Phase, RunState, ShardState
 
 
@@ -87,7 +87,8 @@ class Run:
             live_batches=limits.live_batches,
             consistent_lookup=limits.consistent_lookup,
             cap=context.work.run_usd,
-            price_of=lambda shard: _highest_price(shard, context, price),
+            price_of=lambda shard: _highest_price(shard, context),
+            minimum_records=limits.minimum_records,
         )
         decision = decide(
             context.state,
@@ -122,7 +123,7 @@ class Run:
             if not actions:
                 break
             failed |= self.perform(actions, listen)
-            looked |= {action for action in actions if isinstance(action, Poll | Resolve)}
+            looked |= {action for action in actions if isinstance(action, Poll | Resolve | Drain)}
         done = not failed and not self.chores and (decision.done or bool(decision.actions))
         step = "done" if decision.done else "settled" if done else "waiting for answers"
         return self.progress(step, done=done)
@@ -135,7 +136,7 @@ class Run:
         decided = self.state
         failed: set[Action] = set()
         for action in actions:
-            if not isinstance(action, Build | Publish):
+            if not isinstance(action, Build | Publish | Drain):
                 number = action.shard
                 if self.state.shards[number] != decided.shards[number]:
                     continue
@@ -143,6 +144,8 @@ class Run:
                 self._perform(action, listen)
             except Superseded:
                 self.refresh()
+            except collecting.NotYet:
+                failed.add(action)
             except Transient as error:
                 failed.add(action)
                 self.trouble = str(error)
@@ -167,7 +170,7 @@ class Run:
         if cap is None:
             return bool(given_up)
         room = cap - spent(self.state, context.work.price) - self.state.reserved
-        return any(_highest_price(shard, context, context.work.price) <= room for shard in given_up)
+        return any(_highest_price(shard, context) <= room for shard in given_up)
 
     def differs(self) -> bool:
         """Whether the work at hand asks other questions, or asks them elsewhere, than this run was planned to."""
@@ -225,6 +228,8 @@ class Run:
             case Submit():
                 submitting.submit(context, action)
                 listen(self.progress("submitting shards"))
+            case Drain(batch_id):
+                collecting.drain(context, batch_id)
             case Publish():
                 publishing.publish(context, lambda rows: listen(self.progress("publishing")))
                 context.store.delete(f"{context.work.folder}/open/{self.plan.run_id}")
@@ -249,12 +254,17 @@ class Run:
                     provider_state=status.provider_state,
                     reason=status.reason,
                     compute_seconds=status.compute_seconds,
+                    charged=status.charged,
+                    usage=status.usage,
+                    fault=status.fault,
+                    region=status.region,
                 )
             )
 
 
-def _highest_price(shard: ShardState, context: Context, price: Price) -> Decimal:
+def _highest_price(shard: ShardState, context: Context) -> Decimal:
     """What an attempt at the shard may cost at most: every byte a token, every answer as long as it may be."""
+    price = context.work.price.of(on_demand=shard.records < context.backend.limits.minimum_records)
     longest = max(operation.max_output_tokens for operation in context.work.operations)
     asked = max(price.unit("input"), price.unit("cached_input"))
     answered = max(price.unit("output"), price.unit("reasoning"))

@@ -5,6 +5,8 @@ The intent is in the journal before the create call. What happens between the tw
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from decimal import Decimal
 
 from lowtide import events as e
@@ -34,6 +36,7 @@ def submit(context: Context, action: Submit) -> None:
         owner=context.owner,
         expires=now + INTENT_LEASE,
         reserved=action.reserve,
+        on_demand=action.on_demand,
     )
     context.journal.append(
         intent,
@@ -43,11 +46,11 @@ def submit(context: Context, action: Submit) -> None:
         # Suspended since the intent was written: others may have looked, and concluded that nobody submits.
         return
     try:
-        batch_id = context.backend.submit(_handle(context, shard), intent.token)
+        batch_id = context.backend.submit(_handle(context, shard, on_demand=action.on_demand), intent.token)
     except SubmitUnknown:
         return
     except (QuotaFull, Transient, Terminal) as error:
-        pause = 0.0 if isinstance(error, Terminal) else min(5.0 * 2 ** min(shard.refusals, 10), _LONGEST_PAUSE)
+        pause = 0.0 if isinstance(error, Terminal) else growing_pause(shard.refusals)
         now = context.clock()
         context.journal.append(
             e.Refused(
@@ -67,15 +70,29 @@ def submit(context: Context, action: Submit) -> None:
             e.Submitted(at=context.clock(), shard=shard.number, attempt=shard.attempt, batch_id=batch_id)
         )
     except Superseded:
-        _withdraw(context, shard, batch_id)
+        # Another process has not waited for this batch. It may be adopted by now; if not, it runs for nobody.
+        _leave(context, shard, [batch_id], on_demand=action.on_demand)
         raise
 
 
-def _withdraw(context: Context, shard: ShardState, batch_id: str) -> None:
-    """Stop a batch that another process has not waited for and replaced by its own."""
-    known = context.journal.refresh().attempts.get(f"{shard.number}-{shard.attempt}")
-    if known is not None and known.batch_id != batch_id:
-        context.backend.cancel(batch_id)
+def _leave(context: Context, shard: ShardState, batch_ids: Sequence[str], *, on_demand: bool) -> None:
+    """Note batches that nobody waits for, so that they are stopped, and what they cost is not forgotten."""
+    for batch_id in batch_ids:
+        with contextlib.suppress(Superseded):
+            context.journal.append(
+                e.Surplus(
+                    at=context.clock(),
+                    shard=shard.number,
+                    attempt=shard.attempt,
+                    batch_id=batch_id,
+                    on_demand=on_demand,
+                )
+            )
+
+
+def growing_pause(times: int) -> float:
+    """Seconds to wait after so many noes in a row: 5, then twice as long each time, at most five minutes."""
+    return min(5.0 * float(1 << min(times, 10)), _LONGEST_PAUSE)
 
 
 def _still_allowed(context: Context, state: RunState, reserve: Decimal) -> bool:
@@ -89,7 +106,7 @@ def _still_allowed(context: Context, state: RunState, reserve: Decimal) -> bool:
     return cap is None or spent(state, context.work.price) + state.reserved + reserve <= cap
 
 
-def _handle(context: Context, shard: ShardState) -> Shard:
+def _handle(context: Context, shard: ShardState, *, on_demand: bool) -> Shard:
     path = context.path(shard.requests)
     return Shard(
         run_id=context.plan.run_id,
@@ -99,6 +116,7 @@ def _handle(context: Context, shard: ShardState) -> Shard:
         size=shard.size,
         uri=context.store.uri_of(path),
         open=lambda: context.store.open(path),
+        on_demand=on_demand,
     )
 
 
@@ -119,10 +137,11 @@ def resolve(context: Context, number: int) -> None:
     What is concluded holds for the intent that was looked up, and not for one that has taken its place meanwhile.
     """
     shard = context.state.shards[number]
-    batch_id = context.backend.find(context.plan.token(shard.number, shard.attempt))
+    found = context.backend.find(context.plan.token(shard.number, shard.attempt))
     now = context.clock()
-    if batch_id is not None:
-        context.journal.append(e.Submitted(at=now, shard=number, attempt=shard.attempt, batch_id=batch_id))
+    if found:
+        context.journal.append(e.Submitted(at=now, shard=number, attempt=shard.attempt, batch_id=found[0]))
+        _leave(context, shard, found[1:], on_demand=shard.on_demand)
     elif context.backend.limits.consistent_lookup or _missed_long_enough(context, shard, now):
         absent = e.Absent(at=now, shard=number, attempt=shard.attempt)
         context.journal.append(absent, guard=lambda state: state.shards[number] == shard)

@@ -73,7 +73,7 @@ def check_job(job: JobFile, base: Path) -> Iterator[Finding]:
 
 def _check_source(job: JobFile) -> Iterator[Finding]:
     source = job.source
-    if source.text is None and _reads_rows(source.format, source.uri):
+    if source.text is None and reads_rows(source.format, source.uri):
         why = "the ending of uri" if source.format == "auto" else f"format {source.format}"
         yield ("source", "text"), f"missing, though {why} means rows; expected the name of the field with the text"
     if source.window_by.startswith("field:") and source.format not in ("auto", *ROW_FORMATS):
@@ -84,7 +84,8 @@ def _check_source(job: JobFile) -> Iterator[Finding]:
         )
 
 
-def _reads_rows(format_: str, uri: str) -> bool:
+def reads_rows(format_: str, uri: str) -> bool:
+    """Whether a source's files hold many documents each, as far as its format and address say."""
     name = uri.lower()
     for suffix in _COMPRESSED:
         name = name.removesuffix(suffix)

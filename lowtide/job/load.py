@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -191,8 +191,23 @@ def _model_at(path: FieldPath) -> type[BaseModel] | None:
             return OPERATIONS.get(kind)
         case ("backends", int(), str(kind)):
             return BACKENDS.get(kind)
+        case ("backends", int(), str(_), str(_), *_):
+            *outer, key = (part for at, part in enumerate(path) if at < 3 or isinstance(part, str))
+            return _nested(_model_at(tuple(outer)), str(key))
         case _:
             return None
+
+
+def _nested(model: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
+    """The model of a section inside a section, or of the entries of a list of them."""
+    field = model.model_fields.get(key) if model else None
+    candidates: list[Any] = [field.annotation] if field else []
+    while candidates:
+        candidate = candidates.pop()
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+        candidates += get_args(candidate)
+    return None
 
 
 def _keys_at(path: FieldPath) -> list[str]:

@@ -153,7 +153,121 @@ class LocalBackend(_Section):
     )
 
 
-BackendSpec: TypeAlias = LocalBackend
+class PriceSpec(_Section):
+    """What the provider charges by contract, in USD for `per` tokens."""
+
+    input: values.Money = Field(description="For input tokens.")
+    output: values.Money = Field(description="For output tokens, reasoning included.")
+    cached_input: values.Money | None = Field(
+        default=None, description="For input tokens that the provider had cached. By default, as input."
+    )
+    per: Annotated[int, Field(ge=1, le=1_000_000_000), values.FROM_TEXT] = Field(
+        default=1_000_000, description="How many tokens the prices are for."
+    )
+    reason: values.OneLine = Field(default="set in the job file", description="Where the prices come from.")
+
+
+class _Paid(_Section):
+    model: values.OneLine = Field(description="The model, by the provider's own name.")
+    price: PriceSpec | None = Field(default=None, description="Prices of a batch. Needed for a budget.")
+    parameters: dict[values.OneLine, str | int | float | bool] = Field(
+        default_factory=dict, description="Inference parameters that are sent with each request, such as temperature."
+    )
+    structured_output: Literal["auto", "native", "prompt"] = Field(
+        default="auto",
+        description="How the answer's schema is asked for: natively, or in the prompt only; auto goes by the model.",
+    )
+    keep_files: bool = Field(
+        default=False, description="Leave uploaded and written files at the provider once they are collected."
+    )
+
+
+class Vpc(_Section):
+    """The network that a Bedrock job runs in."""
+
+    subnet_ids: Annotated[tuple[values.OneLine, ...], Field(strict=False, min_length=1, max_length=16)] = Field(
+        description="1 to 16 subnets."
+    )
+    security_group_ids: Annotated[tuple[values.OneLine, ...], Field(strict=False, min_length=1, max_length=5)] = Field(
+        description="1 to 5 security groups."
+    )
+
+
+class BedrockBackend(_Paid):
+    """Amazon Bedrock batch inference."""
+
+    kind: Literal["bedrock"] = "bedrock"
+    region: values.OneLine | None = Field(
+        default=None, description="The AWS region. By default, that of the AWS tools."
+    )
+    role_arn: values.OneLine = Field(description="The service role that reads and writes the bucket for Bedrock.")
+    staging: values.Root | None = Field(
+        default=None,
+        description="An s3:// folder for requests and raw answers. By default, the root, when it is on S3.",
+    )
+    invocation: Literal["converse", "invoke"] = Field(
+        default="converse", description="The form of the requests: Converse, or the model's own."
+    )
+    kms_key: values.OneLine | None = Field(default=None, description="The key that Bedrock encrypts its output with.")
+    vpc: Vpc | None = None
+    tags: dict[values.OneLine, str] = Field(default_factory=dict, max_length=50, description="Tags of the jobs.")
+    timeout_hours: Annotated[int, Field(ge=24, le=168), values.FROM_TEXT] = Field(
+        default=24, description="Hours after which Bedrock gives a job up."
+    )
+    on_demand_price: PriceSpec | None = Field(
+        default=None, description="Prices of requests that are too few for a batch. Needed for a budget."
+    )
+
+
+class AzureRegion(_Section):
+    """One more deployment of the same model."""
+
+    endpoint: values.OneLine = Field(description="https://NAME.openai.azure.com.")
+    deployment: values.OneLine = Field(description="The name of the deployment there.")
+    region: values.OneLine = Field(description="The name of the region, for the ledger.")
+
+
+class AzureBatchBackend(_Paid):
+    """Azure OpenAI batch: a Global-Batch or Data Zone Batch deployment."""
+
+    kind: Literal["azure-batch"] = "azure-batch"
+    deployment: values.OneLine = Field(description="The name of the deployment.")
+    endpoint: values.OneLine | None = Field(
+        default=None, description="https://NAME.openai.azure.com. By default, AZURE_OPENAI_ENDPOINT."
+    )
+    region: values.OneLine | None = Field(
+        default=None, description="The region of the endpoint, for the ledger. By default, not told."
+    )
+    auth: Literal["key", "entra"] = Field(
+        default="key", description="AZURE_OPENAI_API_KEY, or the Microsoft Entra identity of the environment."
+    )
+    api: values.OneLine = Field(default="v1", description="v1, or a dated api-version such as 2025-04-01-preview.")
+    blob: values.Root | None = Field(
+        default=None, description="An abfs:// folder for requests and answers, in place of uploaded files."
+    )
+    regions: Annotated[tuple[AzureRegion, ...], Field(strict=False)] = Field(
+        default=(), description="Further deployments: shards go where there is room."
+    )
+    call: Literal["chat", "responses"] = Field(default="chat", description="Chat completions, or responses.")
+    enqueued_tokens: Annotated[int, Field(ge=1), values.FROM_TEXT] | None = Field(
+        default=None, description="The deployment's quota of enqueued tokens. By default, found out by asking."
+    )
+
+
+class OpenAIBatchBackend(_Paid):
+    """OpenAI's batch API, or one that speaks the same."""
+
+    kind: Literal["openai-batch"] = "openai-batch"
+    base_url: values.OneLine | None = Field(
+        default=None, description="The API's address. By default, OPENAI_BASE_URL, else OpenAI's own."
+    )
+    call: Literal["chat", "responses"] = Field(default="chat", description="Chat completions, or responses.")
+    enqueued_tokens: Annotated[int, Field(ge=1), values.FROM_TEXT] | None = Field(
+        default=None, description="The account's quota of enqueued tokens for the model."
+    )
+
+
+BackendSpec: TypeAlias = LocalBackend | BedrockBackend | AzureBatchBackend | OpenAIBatchBackend
 
 
 class Budget(_Section):
@@ -162,7 +276,7 @@ class Budget(_Section):
     run_usd: values.Money | None = Field(default=None, description="The most that one run may cost, in USD.")
     month_usd: values.Money | None = Field(
         default=None,
-        description="The most for all runs of a calendar month, in USD. Not enforced yet: no backend costs anything.",
+        description="The most for all runs of a calendar month, in USD. Not enforced yet.",
     )
 
 
@@ -203,8 +317,13 @@ OPERATIONS: Mapping[str, type[_Operation]] = {
     "extract": Extract,
     "prompt": Prompt,
 }
-BACKENDS: Mapping[str, type[_Section]] = {"local": LocalBackend}
-LATER_BACKENDS = ("bedrock", "azure-batch", "openai-batch", "spot", "realtime")
+BACKENDS: Mapping[str, type[_Section]] = {
+    "local": LocalBackend,
+    "bedrock": BedrockBackend,
+    "azure-batch": AzureBatchBackend,
+    "openai-batch": OpenAIBatchBackend,
+}
+LATER_BACKENDS = ("spot", "realtime")
 
 
 def _single_key(what: str, kinds: Mapping[str, object], example: str) -> BeforeValidator:
@@ -232,7 +351,9 @@ OperationEntry: TypeAlias = Annotated[
     Annotated[OperationSpec, Field(discriminator="kind")],
     _single_key("operation", OPERATIONS, "summarize: {words: 60}"),
 ]
-BackendEntry: TypeAlias = Annotated[BackendSpec, _single_key("backend", BACKENDS, "local: {}")]
+BackendEntry: TypeAlias = Annotated[
+    Annotated[BackendSpec, Field(discriminator="kind")], _single_key("backend", BACKENDS, "local: {}")
+]
 
 
 class JobFile(_Section):

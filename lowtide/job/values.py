@@ -29,7 +29,19 @@ _USER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*@")
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/.*)?", re.DOTALL)
 # Bedrock takes no other address for its input and output.
 _ROOT_KEY = re.compile(r"(?:/[-!_*'().a-z0-9A-Z]+)*/?")
-_LATER = {"abfs", "abfss", "az", "azure", "wasb", "wasbs"}
+# https://learn.microsoft.com/azure/storage/blobs/data-lake-storage-introduction-abfs-uri, and adlfs's short form.
+BLOB = re.compile(
+    r"(?:abfss?|az)://(?P<container>(?=[^/@]{3,63}(?:[/@]|\Z))[a-z0-9](?:-?[a-z0-9])+)"
+    r"(?:@(?P<account>[a-z0-9]{3,24})(?:\.(?P<zone>z[0-9]{1,2}))?\.(?:dfs|blob)"
+    r"\.(?P<cloud>core\.windows\.net|core\.chinacloudapi\.cn|core\.usgovcloudapi\.net|storage\.azure\.net))?"
+    r"(?:/(?P<path>.*))?",
+    re.DOTALL,
+)
+_AZURE = {"abfs", "abfss", "az"}
+_AZURE_TOO = {"azure", "wasb", "wasbs", "adl", "adls"}
+_AZURE_FORM = "abfs://container@account.dfs.core.windows.net/path"
+_CONTAINER = "3 to 63 lower-case letters, digits and single hyphens"
+_SIGNATURE = re.compile(r"[?&](?:sig|sv|se|sp)=", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -131,11 +143,16 @@ def _address(value: str) -> str:
         raise expected("a path or URI without line ends or control characters")
     scheme = _SCHEME.match(value)
     name = scheme[1].lower() if scheme else ""
-    if name in _LATER:
-        raise expected("a path, file:// or s3:// (Azure storage is not available in this version)")
-    if name not in {"", "file", "s3"}:
-        raise expected("a path, file:// or s3://")
-    if _USER.match(value):
+    if name in _AZURE_TOO or (name == "https" and ".blob.core." in value):
+        raise expected(f"an Azure address of the form {_AZURE_FORM}")
+    if name not in {"", "file", "s3", *_AZURE}:
+        raise expected("a path, file://, s3:// or abfs://")
+    if name and _SIGNATURE.search(value):
+        raise expected("an address without a shared access signature: set AZURE_STORAGE_SAS_TOKEN instead")
+    if name in _AZURE:
+        if not BLOB.fullmatch(value):
+            raise expected(f"{_AZURE_FORM} or abfs://container/path, the container {_CONTAINER}")
+    elif _USER.match(value):
         raise expected("an address without user name and password: addresses are written into the results")
     if name == "file" and not value.startswith("file:///"):
         raise expected("file:// with a whole path, such as file:///data/documents")
@@ -149,6 +166,10 @@ def _root(value: str) -> str:
     key = value.removeprefix("s3://").partition("/")
     if value.startswith("s3://") and not _ROOT_KEY.fullmatch(key[1] + key[2]):
         raise expected("s3://bucket/path of letters, digits and -!_*'().  (Bedrock reads no other address)")
+    blob = BLOB.fullmatch(value)
+    path = (blob["path"] or "").removesuffix("/") if blob else ""
+    if path and any(not part or part.endswith(".") or "\\" in part for part in path.split("/")):
+        raise expected("abfs://container/path with no part that is empty, ends in a dot or has a backslash")
     if any(sign in value for sign in "*?["):
         raise expected("one folder, not a pattern")
     return value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lowtide.sharding.builder import BuiltShard, Position, ShardBuilder
+from lowtide.sharding.builder import ShardBuilder
 from lowtide.sharding.lines import LineTemplate, line_template
+from lowtide.sharding.shard import BuiltShard, Position
 
 __all__ = ["BuiltShard", "LineTemplate", "Position", "ShardBuilder", "line_template"]

@@ -7,8 +7,6 @@ record says which document of the index and which operation it belongs to, and t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import groupby
 from typing import BinaryIO
 
@@ -19,76 +17,20 @@ from lowtide import ids
 from lowtide.operations import Operation
 from lowtide.protocols import Backend
 from lowtide.records import DocumentBatch
-from lowtide.schemas import MOMENT
-from lowtide.sharding.lines import LineFormat, line_template
+from lowtide.sharding.balancing import Balance
+from lowtide.sharding.lines import LineFormat, LineTemplate, line_template
 from lowtide.sharding.prepared import Prepared, Preparer
-from lowtide.sharding.strings import string_array
-
-TOKEN_BYTES = 4
-"""Bytes of UTF-8 to a token, for totals: off by 17 % for a single document in the median, far less for a sum."""
+from lowtide.sharding.shard import TOKEN_BYTES, BuiltShard, Position
 
 _STRETCH = 256
 """Documents that are prepared together: many enough that columns pay, and few enough for the processor's cache."""
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where in the source a shard ends: so many whole documents of the file with this ordinal are in shards already."""
-
-    file: int
-    document: int
-
-
-@dataclass(slots=True)
-class BuiltShard:
-    """One shard in the making, then done. `lines` are the request lines, `index` holds a row for each document."""
-
-    number: int
-    start: Position
-    end: Position
-    lines: list[bytes] = field(default_factory=list)
-    size: int = 0
-    document_id: list[str] = field(default_factory=list)
-    uri: list[str] = field(default_factory=list)
-    modified: list[datetime | None] = field(default_factory=list)
-    sha256: list[str | None] = field(default_factory=list)
-    first: list[int] = field(default_factory=list)
-    reason: list[str | None] = field(default_factory=list)
-    fields: list[list[str | None]] = field(default_factory=list)
-
-    @property
-    def documents(self) -> int:
-        return len(self.document_id)
-
-    @property
-    def records(self) -> int:
-        return len(self.lines)
-
-    @property
-    def tokens(self) -> int:
-        """Input tokens, estimated from the size."""
-        return self.size // TOKEN_BYTES
-
-    def index(self, field_names: Sequence[str]) -> pa.Table:
-        """Columns document_id, document_uri, document_modified, content_sha256, first, reason, then the fields.
-
-        `first` is the ordinal of the document's first record, -1 where it was not readable and `reason` says why.
-        """
-        columns: dict[str, pa.Array] = {
-            "document_id": pa.array(self.document_id, pa.string()),
-            "document_uri": string_array(self.uri),
-            "document_modified": pa.array(self.modified, MOMENT),
-            "content_sha256": pa.array(self.sha256, pa.string()),
-            "first": pa.array(self.first, pa.int32()),
-            "reason": pa.array(self.reason, pa.string()),
-        }
-        for name, values in zip(field_names, self.fields, strict=True):
-            columns[f"field:{name}"] = string_array(values)
-        return pa.table(columns)
-
-
 class ShardBuilder:
-    """Builds one run's shards. Holds one shard at a time, so memory depends on the shard's limits only."""
+    """Builds one run's shards. Holds one shard at a time, so memory depends on the shard's limits only.
+
+    Two, where the backend wants a minimum of records.
+    """
 
     def __init__(
         self,
@@ -108,6 +50,10 @@ class ShardBuilder:
         self._fields = tuple(field_names)
         templates = [line_template(backend, operation) for operation in operations]
         used = {slot for template in templates for slot in template.slots}
+        self._balance: Balance | None = None
+        if limits.minimum_records > 1:
+            offsets = [_id_offset(template, backend) for template in templates]
+            self._balance = Balance(limits.minimum_records, limits.records, self._bytes, offsets)
         self._formats = tuple(LineFormat.of(template) for template in templates)
         self._preparer = Preparer(
             formats=self._formats,
@@ -122,6 +68,12 @@ class ShardBuilder:
         """Shards, in order. `batches` start at the first document of file number `start.file`, whose address `uris`
         gives first; `start.document` documents of that file are passed over. A shard is the caller's until the next.
         """
+        shards = self._cut(batches, first_number, start, uris)
+        return self._balance.balanced(shards) if self._balance else shards
+
+    def _cut(
+        self, batches: Iterable[DocumentBatch], first_number: int, start: Position, uris: Iterator[str]
+    ) -> Iterator[BuiltShard]:
         cursor = _Cursor(start, uris)
         shard = self._new(first_number, start)
         for batch in batches:
@@ -138,6 +90,10 @@ class ShardBuilder:
                     self._add(shard, batch, stretch, done, done + max(taken, 1))
                     done += max(taken, 1)
                     shard.end = cursor.behind(at + done - 1)
+                    count = shard.documents - len(shard.files)
+                    files, documents = cursor.places(at + done - count, at + done)
+                    shard.files += files
+                    shard.behind += documents
                 at += done
         if shard.documents:
             yield shard
@@ -194,9 +150,20 @@ class _Cursor:
         places = zip(self._files, self._documents, strict=True)
         return sum(file == skip.file and document <= skip.document for file, document in places)
 
+    def places(self, start: int, stop: int) -> tuple[list[int], list[int]]:
+        """The positions behind these documents of the batch, as files and as documents."""
+        return self._files[start:stop], self._documents[start:stop]
+
     def behind(self, at: int) -> Position:
         """The position behind this document of the batch."""
         return Position(self._files[at], self._documents[at])
+
+
+def _id_offset(template: LineTemplate, backend: Backend) -> int:
+    """Where the record id stands in the operation's line."""
+    if template.slots[0] != "record_id" or template.slots.count("record_id") != 1:
+        raise TypeError(f"backend {backend.name!r} wants a minimum of records, and lines that begin with the record id")
+    return len(template.literals[0])
 
 
 def write_index(table: pa.Table, out: BinaryIO) -> None:

@@ -14,7 +14,7 @@ from lowtide.errors import ConfigError
 from lowtide.records import FileInfo
 from lowtide.windows import Window, file_filter, parse_window, path_times, row_filter
 
-MOMENTS = st.datetimes(datetime(1, 1, 8), datetime(9998, 12, 24), timezones=st.just(UTC))  # noqa: DTZ001
+MOMENTS = st.datetimes(datetime(2, 1, 8), datetime(9998, 12, 24), timezones=st.just(UTC))  # noqa: DTZ001
 FORMS = ("%G-W%V", "%Y-%m-%d", "%Y-%m", "%Y", "%Y-%m-%dT%H")
 SAFE = re.compile(r"[A-Za-z0-9-]+")
 

@@ -18,6 +18,7 @@ from support.standins import ListedDocuments, MemoryStore, echo_operation
 from support.world import KINDS, Clock, Fault, Kind, Process, StrictProvider, World
 
 from lowtide import events as e
+from lowtide.collecting.outcomes import LOST
 from lowtide.engine.publishing import ledger_path, results_path
 from lowtide.journal import Journal
 from lowtide.ledger import spent
@@ -142,14 +143,15 @@ class RunMachine(RuleBasedStateMachine):
         live=st.integers(1, 3),
         cap=st.sampled_from([None, None, None, Decimal("0.004"), Decimal("0.009"), Decimal("0.02")]),
         begun=st.sampled_from(["not at all", "built", "submitted"]),
+        tells=st.booleans(),
     )
-    def begin(self, lag: float | None, live: int, cap: Decimal | None, begun: str) -> None:
+    def begin(self, lag: float | None, live: int, cap: Decimal | None, begun: str, tells: bool) -> None:
         clock = Clock()
         self.cap = cap
         self.world = World(
             clock,
             MemoryStore(),
-            StrictProvider(clock, live),
+            StrictProvider(clock, live, tells=tells),
             Work(
                 job="test",
                 window=Window("all", None, None),
@@ -194,6 +196,7 @@ class RunMachine(RuleBasedStateMachine):
             case Cancel():
                 self._cancel()
             case AskAgain(who, retry):
+                self.world.provider.forgiven |= retry
                 self._pick(who, "there").open(retry=retry)
 
     def _make_a_pass(self, move: Pass) -> None:
@@ -206,6 +209,7 @@ class RunMachine(RuleBasedStateMachine):
                 case "dies":
                     process.die()
                 case "asked again":
+                    self.world.provider.forgiven = True
                     rival.open(retry=True)
                     rival.advance()
                     for batch in self.world.provider.open:
@@ -330,6 +334,7 @@ class RunMachine(RuleBasedStateMachine):
                 assert row["status"] != "skipped" or row["status_reason"].startswith("budget")
                 assert row["attempts"] > 1 or row["status_reason"] != "overloaded"
                 assert not row["status_reason"].startswith("no answer after 1 attempt")
+                assert row["status_reason"] != LOST or self.world.provider.lost
         answered = sum(row["status"] in ("ok", "refused") or "too long" in (row["status_reason"] or "") for row in rows)
         assert answered == len(self.world.provider.answered)
 

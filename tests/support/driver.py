@@ -37,7 +37,7 @@ from lowtide.engine import drive, open_run
 from lowtide.operations import Operation
 from lowtide.plan import Work
 from lowtide.prices import Price
-from lowtide.records import Answer, BatchStatus, Limits, OutputFile, Request, Shard
+from lowtide.records import Answer, BatchStatus, Finding, Limits, OutputFile, Request, Shard
 from lowtide.windows import Window
 
 TEXTS = {f"d{number:02}": None if number == 4 else f"text {number}" for number in range(11)}
@@ -107,14 +107,14 @@ class FileBackend:
         self._hook("after submit")
         return batch_id
 
-    def find(self, token: str) -> str | None:
+    def find(self, token: str) -> list[str]:
         self._hook("before find")
         for path in batches(self._accepted):
             with path.open("rb") as batch:
                 named = batch.readline().decode().strip() == token
             if named and time.time() - path.stat().st_mtime >= self._lag:
-                return path.name
-        return None
+                return [path.name]
+        return []
 
     def poll(self, batch_id: str) -> BatchStatus:
         done = (self._answered / batch_id).exists()
@@ -131,6 +131,12 @@ class FileBackend:
 
     def cancel(self, batch_id: str) -> None:
         raise AssertionError("nobody cancels here")
+
+    def discard(self, batch_id: str) -> None:
+        self._hook("before discard")
+
+    def examine(self) -> Iterator[Finding]:
+        raise AssertionError("nobody examines here")
 
 
 def batches(accepted: Path) -> list[Path]:

@@ -27,6 +27,7 @@ from lowtide.records import (
     DocumentBatch,
     FileContent,
     FileInfo,
+    Finding,
     Limits,
     Outcome,
     OutputFile,
@@ -228,9 +229,8 @@ class StandInBackend:
         self._after(token)
         return batch_id
 
-    def find(self, token: str) -> str | None:
-        found = [batch_id for batch_id, batch in self.other_side.batches.items() if batch.token == token]
-        return found[0] if found else None
+    def find(self, token: str) -> list[str]:
+        return [batch_id for batch_id, batch in self.other_side.batches.items() if batch.token == token]
 
     def poll(self, batch_id: str) -> BatchStatus:
         if self._instantly:
@@ -251,6 +251,12 @@ class StandInBackend:
 
     def cancel(self, batch_id: str) -> None:
         self.other_side.finish(batch_id, "cancelled", upto=1)
+
+    def discard(self, batch_id: str) -> None:
+        self.other_side.calls["discard"] += 1
+
+    def examine(self) -> Iterator[Finding]:
+        yield Finding("stand-in", True, "there")
 
 
 def lost_acknowledgement(token: str) -> None:

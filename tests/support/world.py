@@ -25,7 +25,19 @@ from lowtide.journal import Journal
 from lowtide.operations import Operation
 from lowtide.plan import Work
 from lowtide.protocols import Store
-from lowtide.records import Answer, BatchStatus, FileContent, FileInfo, Limits, Outcome, OutputFile, Request, Shard
+from lowtide.records import (
+    Answer,
+    BatchStatus,
+    FileContent,
+    FileInfo,
+    Finding,
+    Limits,
+    Outcome,
+    OutputFile,
+    Request,
+    Shard,
+    Usage,
+)
 
 Hook = Callable[[str], None]
 """Called with the name of a point at which a process may die or be overtaken: `before put journal/000003.json`."""
@@ -42,8 +54,12 @@ Kind = Literal[
     "silent",
     "stray",
     "torn",
+    "lost",
+    "cut",
 ]
-"""What the provider makes of a record. `stray` and `torn` stand for a good answer with rubbish before it."""
+"""What the provider makes of a record. `stray` and `torn` stand for a good answer with rubbish before it; `lost` and
+`cut` are charged, and their line is missing, or broken.
+"""
 
 KINDS: tuple[Kind, ...] = (
     "ok",
@@ -57,6 +73,8 @@ KINDS: tuple[Kind, ...] = (
     "silent",
     "stray",
     "torn",
+    "lost",
+    "cut",
 )
 
 _FINAL = frozenset({"ok", "same twice", "answered twice", "refused", "error", "stray", "torn"})
@@ -150,6 +168,13 @@ class Accepted:
     lines: list[bytes] = field(default_factory=list)
     outcome: Outcome | None = None
     stopping: bool = False
+    charges: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def usage(self) -> Usage:
+        """What the provider counts for the whole batch."""
+        cached, reasoning = self.charges["cached_input"], self.charges["reasoning"]
+        return Usage(self.charges["input"] + cached, self.charges["output"] + reasoning, cached, reasoning)
 
     @property
     def keys(self) -> list[str]:
@@ -159,10 +184,17 @@ class Accepted:
 
 
 class StrictProvider:
-    """The other side. Raises AssertionError, on the spot, for whatever would be paid twice."""
+    """The other side. Raises AssertionError, on the spot, for whatever would be paid twice.
 
-    def __init__(self, clock: Callable[[], float], live: int = 100) -> None:
+    It `tells` what it charges, or not; then it loses nothing. What it has lost may be asked again once that is
+    `forgiven`: somebody wanted it.
+    """
+
+    def __init__(self, clock: Callable[[], float], live: int = 100, *, tells: bool = False) -> None:
         self.live = live
+        self.tells = tells
+        self.forgiven = False
+        self.lost: set[str] = set()
         self.batches: dict[str, Accepted] = {}
         self.bill: Counter[str] = Counter()
         self.submissions = 0
@@ -188,6 +220,7 @@ class StrictProvider:
         for key in batch.keys:
             assert key not in busy, f"{key} is submitted in {token} while {busy[key]} holds it"
             assert key not in self.answered, f"{key} is submitted in {token} after it was answered"
+            assert self.forgiven or key not in self.lost, f"{key} is submitted in {token} after it was charged"
         self.asked.update(batch.keys)
         self.batches[batch.batch_id] = batch
         return batch.batch_id
@@ -203,12 +236,21 @@ class StrictProvider:
         for kind in kinds:
             if batch.outcome is not None or len(batch.said) >= len(batch.requests):
                 return
-            request = batch.requests[len(batch.said)]
-            batch.said.append(kind)
+            request, key = batch.requests[len(batch.said)], batch.keys[len(batch.said)]
+            batch.said.append("silent" if kind in ("lost", "cut") and not self.tells else kind)
+            if kind in ("lost", "cut"):
+                if not self.tells:
+                    continue
+                [answer] = _answers(request, "ok", len(batch.said))
+                self._charge(batch, answer)
+                self.lost.add(key)
+                if kind == "cut":
+                    batch.lines.append(orjson.dumps(answer)[:-4])
+                continue
             for answer in _answers(request, kind, len(batch.said)):
                 line = orjson.dumps(answer)
                 if line not in batch.lines:
-                    self._charge(answer)
+                    self._charge(batch, answer)
                 batch.lines.append(line)
             if kind == "torn":
                 batch.lines.append(orjson.dumps({"record_id": request["id"]})[:-4])
@@ -228,14 +270,18 @@ class StrictProvider:
         self.process(batch, [kind] * len(batch.requests))
         self.end(batch, "completed")
 
-    def _charge(self, answer: Mapping[str, object]) -> None:
+    def _charge(self, batch: Accepted, answer: Mapping[str, object]) -> None:
         tokens = {
             name: int(str(answer.get(f"{name}_tokens", 0))) for name in ("input", "cached", "output", "reasoning")
         }
-        self.bill["input"] += tokens["input"] - tokens["cached"]
-        self.bill["cached_input"] += tokens["cached"]
-        self.bill["output"] += tokens["output"] - tokens["reasoning"]
-        self.bill["reasoning"] += tokens["reasoning"]
+        charges = {
+            "input": tokens["input"] - tokens["cached"],
+            "cached_input": tokens["cached"],
+            "output": tokens["output"] - tokens["reasoning"],
+            "reasoning": tokens["reasoning"],
+        }
+        self.bill.update(charges)
+        batch.charges.update(charges)
 
 
 def _answers(request: Mapping[str, str], kind: Kind, nth: int) -> list[dict[str, object]]:
@@ -257,6 +303,8 @@ def _answers(request: Mapping[str, str], kind: Kind, nth: int) -> list[dict[str,
         "try again": [answer("error", error="overloaded", retryable=True)],
         "expired": [answer("unanswered", error="ran out of time")],
         "silent": [],
+        "lost": [],
+        "cut": [],
         "stray": [good | {"record_id": f"r9999999{request['id'][8:]}"}, good],
     }
     return said[kind]
@@ -315,16 +363,23 @@ class WatchedBackend:
             raise SubmitUnknown("connection reset after the request was sent")
         return batch_id
 
-    def find(self, token: str) -> str | None:
+    def find(self, token: str) -> list[str]:
         self._hook("before find")
         found = self.other_side.find(token)
         self._hook("after find")
-        return found
+        return [] if found is None else [found]
 
     def poll(self, batch_id: str) -> BatchStatus:
         self._hook("before poll")
         batch = self.other_side.batches[batch_id]
-        status = BatchStatus("Ended" if batch.outcome else "InProgress", batch.outcome, answered=len(batch.said))
+        tells = self.other_side.tells and batch.outcome is not None
+        status = BatchStatus(
+            "Ended" if batch.outcome else "InProgress",
+            batch.outcome,
+            answered=len(batch.said),
+            charged=sum(kind != "silent" for kind in batch.said) if tells else None,
+            usage=batch.usage if tells else None,
+        )
         self._hook("after poll")
         return status
 
@@ -347,6 +402,12 @@ class WatchedBackend:
         self._hook("before cancel")
         self.other_side.batches[batch_id].stopping = True
         self._hook("after cancel")
+
+    def discard(self, batch_id: str) -> None:
+        self._hook("before discard")
+
+    def examine(self) -> Iterator[Finding]:
+        raise AssertionError("nobody examines here")
 
 
 def _chunks(data: bytes, size: int = 61) -> Iterator[bytes]:

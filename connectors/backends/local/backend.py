@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ import orjson
 from lowtide.connectors.backends.local import engine
 from lowtide.connectors.backends.local.folder import BatchFolder, Description, exclusive, sync_folder
 from lowtide.errors import ConfigError, QuotaFull, Terminal, Transient
-from lowtide.records import Answer, BatchStatus, Limits, OutputFile, Request, Shard
+from lowtide.records import Answer, BatchStatus, Finding, Limits, OutputFile, Request, Shard
 
 if TYPE_CHECKING:
     from lowtide.operations import Operation
@@ -34,7 +34,7 @@ KEPT_DAYS = 30
 _CHUNK = 1 << 20
 _BATCH_ID = re.compile(r"local-[0-9a-f]{20}")
 _HEEDED = {"summarize": ("words",), "classify": ("labels",)}
-_CAN = "backends with a language model can: bedrock, azure-batch, openai-batch and realtime, not in this version yet"
+_CAN = "backends with a language model can: bedrock, azure-batch and openai-batch"
 _REFUSALS = {
     "translate": f"local cannot translate: it holds no model that writes text; {_CAN}",
     "extract": f"local cannot extract facts by a schema: it holds no model that writes text; {_CAN}",
@@ -131,10 +131,10 @@ class LocalBackend:
             self._ensure_worker(folder)
         return batch_id
 
-    def find(self, token: str) -> str | None:
-        """The batch with this token, seen as soon as it was submitted."""
+    def find(self, token: str) -> Sequence[str]:
+        """The batch with this token, seen as soon as it was submitted. There is never more than one."""
         batch_id = _batch_id(token)
-        return batch_id if self._folder(batch_id).exists else None
+        return [batch_id] if self._folder(batch_id).exists else []
 
     def poll(self, batch_id: str) -> BatchStatus:
         """Where the batch stands; starts its worker again if that has died. Raises Transient if it cannot.
@@ -176,6 +176,21 @@ class LocalBackend:
     def cancel(self, batch_id: str) -> None:
         """The worker stops behind the record it is at. No effect on a batch that has ended or is not there."""
         self._folder(batch_id).cancel()
+
+    def discard(self, batch_id: str) -> None:
+        """Nothing: a batch's folder goes KEPT_DAYS after its end, and serves until then who has lost a root."""
+
+    def examine(self) -> Iterator[Finding]:
+        """Whether batches can be kept in `directory`."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            free = shutil.disk_usage(self.directory).free
+        except OSError as error:
+            yield Finding(
+                "batches", False, f"{self.directory}: {error.strerror}; set LOWTIDE_LOCAL_DIR to another folder"
+            )
+        else:
+            yield Finding("batches", True, f"{self.directory}: {free >> 20:,} MiB free")
 
     def _folder(self, batch_id: str) -> BatchFolder:
         # An id is a name of our own making; anything else must not become a path.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 import msgspec
 import orjson
@@ -14,13 +15,15 @@ from hypothesis import strategies as st
 from support.standins import Provider, StandInBackend, echo_operation
 
 from lowtide import ids
-from lowtide.collecting.outcomes import Outcome, Outcomes, split_lines
+from lowtide.collecting.outcomes import LOST, Outcome, Outcomes, split_lines, waste_of
 from lowtide.operations import Invalid, Operation, Output, Template
-from lowtide.records import Answer
+from lowtide.prices import PICO, Price
+from lowtide.records import Answer, Usage
 
 BACKEND = StandInBackend(Provider())
 CHECKS = ["aaaaaaaa", "bbbbbbbb", "cccccccc"]
 TYPES = ("input", "cached_input", "output", "reasoning")
+PRICE = Price("p", "test", {name: Decimal(at) / 10**9 for at, name in enumerate(TYPES, start=3)})
 
 
 def operations(width: int = 2) -> tuple[Operation, ...]:
@@ -52,7 +55,7 @@ def lines(answers: Iterable[Answer]) -> list[bytes]:
 
 def collected(*answers: Answer, into: Outcomes | None = None, attempt: int = 1) -> Outcomes:
     into = into or outcomes()
-    into.collect(BACKEND, lines(answers), attempt)
+    into.collect(BACKEND, lines(answers), attempt, PRICE)
     return into
 
 
@@ -225,6 +228,77 @@ def test_half_a_surrogate_pair_in_an_answer_is_no_crash() -> None:
     assert found.counts([0]) == {"ok": 1}
 
 
+def test_a_record_that_was_charged_and_has_no_line_is_lost_and_not_asked_again() -> None:
+    found = collected(answer(0), answer(1), answer(2), answer(3))
+    assert found.find_lost(range(6), 6) == [4, 5]
+    found.give_up([4, 5], 1)
+    assert found.remaining(range(6)) == []
+    assert found.remaining(range(6), lost=True) == [4, 5]
+    lost = found.records[4]
+    assert lost is not None
+    assert (lost.status, lost.reason, lost.cost) == ("error", LOST, 0)
+    assert found.counts(range(6)) == {"ok": 4, "error": 2}
+
+
+def test_a_record_that_was_not_charged_may_be_asked_again() -> None:
+    found = collected(answer(0), answer(1), answer(2, "unanswered", input_tokens=0, output_tokens=0))
+    assert found.find_lost(range(6), 2) == []
+    assert found.find_lost(range(6), None) == []
+    assert found.remaining(range(6)) == [2, 3, 4, 5]
+
+
+def test_where_it_is_open_which_records_were_charged_none_is_asked_again() -> None:
+    found = collected(answer(0), answer(1), answer(2, "unanswered", input_tokens=0, output_tokens=0))
+    assert found.find_lost(range(6), 3) == [3, 4, 5]
+
+
+def test_a_broken_line_says_which_record_was_lost() -> None:
+    found = outcomes()
+    found.collect(BACKEND, [*lines([answer(0)]), lines([answer(3)])[0][:60]], 1, PRICE)
+    assert found.find_lost(range(6), 2) == [3]
+    assert found.find_lost(range(6), None) == [3]
+    assert found.find_lost(range(6), 1) == []
+
+
+def test_a_broken_line_beside_a_good_one_loses_nothing() -> None:
+    found = outcomes()
+    found.collect(BACKEND, [lines([answer(3)])[0][:60], *lines([answer(3)])], 1, PRICE)
+    assert found.find_lost([3], 1) == []
+    assert found.find_lost([3], None) == []
+
+
+def test_a_lost_answer_that_is_asked_and_paid_for_again_is_kept() -> None:
+    found = collected(answer(0))
+    found.give_up(found.find_lost([0, 1], 2), 1)
+    found.tallies.clear()
+    collected(answer(1, text=said("at last")), into=found, attempt=2)
+    assert found.records[1] is not None
+    assert (found.records[1].status, found.records[1].lost) == ("ok", False)
+    assert tokens(found) == {("input", ""): 10, ("output", ""): 2}
+
+
+def test_tokens_that_the_provider_counts_and_no_line_does_are_waste() -> None:
+    found = collected(answer(0, cached_tokens=4))
+    found.reconcile(Usage(input_tokens=35, output_tokens=9, cached_tokens=4, reasoning_tokens=1))
+    assert tokens(found) == {
+        ("input", ""): 6,
+        ("cached_input", ""): 4,
+        ("output", ""): 2,
+        ("input", "lost"): 25,
+        ("output", "lost"): 6,
+        ("reasoning", "lost"): 1,
+    }
+
+
+def test_all_of_a_surplus_batch_is_waste() -> None:
+    output = [*lines([answer(0), answer(0), answer(1)]), b"{torn"]
+    tallies = waste_of(BACKEND, output, Usage(input_tokens=50, output_tokens=4), "duplicate")
+    assert {(tally.token_type, tally.waste): tally.quantity for tally in tallies} == {
+        ("input", "duplicate"): 50,
+        ("output", "duplicate"): 4,
+    }
+
+
 kinds = st.sampled_from(["ok", "invalid", "refused", "error", "again", "unanswered"])
 counts = st.integers(0, 50)
 
@@ -295,6 +369,8 @@ def naively(attempts: Sequence[Sequence[Answer]]) -> tuple[dict[int, Outcome], l
                         answered_at=one.answered_at,
                         attempt=number,
                         retryable=invalid or one.status == "unanswered" or one.retryable,
+                        lost=False,
+                        cost=int(PRICE.amount(by_type(one)) * PICO) + (old.cost if old else 0),
                     )
                     if old and old.status == "invalid" and (one.status == "unanswered" or one.retryable):
                         # Something was said before, and nothing since.

@@ -62,7 +62,7 @@ def index(documents: Sequence[bool], fields: Sequence[str] = ()) -> pa.Table:
 def outcomes(documents: Sequence[bool], answers: Sequence[Answer], attempt: int = 1) -> Outcomes:
     checks = [f"{at:08d}" for at, readable in enumerate(documents) if readable]
     found = Outcomes(checks, [echo_operation(f"op{at}") for at in range(WIDTH)])
-    found.collect(StandInBackend(Provider()), [msgspec.json.encode(answer) for answer in answers], attempt)
+    found.collect(StandInBackend(Provider()), [msgspec.json.encode(answer) for answer in answers], attempt, PRICE)
     return found
 
 
@@ -78,7 +78,6 @@ def rows(
 ) -> list[dict[str, object]]:
     settings: dict[str, object] = {
         "operations": WIDTH,
-        "price": PRICE,
         "requested_at": 1_800_000_000.25,
         "field_names": (),
     }
@@ -180,7 +179,7 @@ def test_a_row_costs_its_tokens_times_their_prices_to_the_last_decimal(counts: l
 def test_a_row_knows_its_last_attempt_and_what_all_of_them_cost() -> None:
     found = outcomes([True], [answer([True], 0, 0, text="no", input_tokens=10)])
     lines = [msgspec.json.encode(answer([True], 0, 0, input_tokens=5, answered_at=1_800_000_100.5))]
-    found.collect(StandInBackend(Provider()), lines, 2)
+    found.collect(StandInBackend(Provider()), lines, 2, PRICE)
     row = rows([True], found)[0]
     assert (row["attempts"], row["input_tokens"], row["cost_usd"]) == (2, 15, 15 * PRICE.unit("input"))
     assert row["answered_at"] == datetime.fromtimestamp(1_800_000_100.5, UTC)
@@ -209,7 +208,6 @@ def test_columns_have_the_types_of_the_results_table() -> None:
         index([True, False]),
         outcomes([True, False], []),
         operations=WIDTH,
-        price=PRICE,
         requested_at=1.0,
         field_names=(),
         leftover=ERROR,
@@ -235,7 +233,6 @@ def test_rows_can_be_read_in_batches_of_bounded_size() -> None:
             index(documents),
             outcomes(documents, []),
             operations=WIDTH,
-            price=PRICE,
             requested_at=0.0,
             field_names=(),
             leftover=ERROR,

@@ -53,15 +53,47 @@ CHANGES = [
     case(
         "./tickets/*.txt",
         "gs://bucket/x",
-        "job.yaml:4: source.uri: found 'gs://bucket/x'; expected a path, file:// or s3://",
+        "job.yaml:4: source.uri: found 'gs://bucket/x'; expected a path, file://, s3:// or abfs://",
         name="unknown scheme",
     ),
     case(
         "./tickets/*.txt",
-        "abfs://c@a.dfs.core.windows.net/x",
-        "job.yaml:4: source.uri: found",
-        "is not available in this version",
-        name="azure",
+        "wasbs://c@a.blob.core.windows.net/x",
+        "job.yaml:4: source.uri: found 'wasbs://c@a.blob.core.windows.net/x'; expected an Azure address of the form "
+        "abfs://container@account.dfs.core.windows.net/path",
+        name="another way to write Azure",
+    ),
+    case(
+        "./tickets/*.txt",
+        "https://account.blob.core.windows.net/docs/x",
+        "job.yaml:4: source.uri: found 'https://account.blob.core.windows.net/docs/x'; expected an Azure address",
+        name="Azure in the browser",
+    ),
+    case(
+        "./tickets/*.txt",
+        "abfs://Docs/x",
+        "job.yaml:4: source.uri: found 'abfs://Docs/x'; expected abfs://container@account.dfs.core.windows.net/path or "
+        "abfs://container/path, the container 3 to 63 lower-case letters",
+        name="container",
+    ),
+    case(
+        "./tickets/*.txt",
+        "abfs://docs@account.example.com/x",
+        "job.yaml:4: source.uri: found 'abfs://docs@account.example.com/x'; expected abfs://container@account.dfs",
+        name="account",
+    ),
+    case(
+        "./tickets/*.txt",
+        "abfs://docs/x?sv=2026&sig=short",
+        "job.yaml:4: source.uri: found 'abfs://docs/x?sv=2026&sig=short'; expected an address without a shared access "
+        "signature: set AZURE_STORAGE_SAS_TOKEN",
+        name="signature in the address",
+    ),
+    case(
+        "./tickets/*.txt",
+        '"abfs://docs/a\\tb"',
+        "job.yaml:4: source.uri: found 'abfs://docs/a\\tb'; expected a path or URI without line ends",
+        name="control character in Azure",
     ),
     case(
         "./tickets/*.txt",
@@ -352,14 +384,52 @@ CHANGES = [
     case(
         "local: {}",
         "locl: {}",
-        "job.yaml:10: backends[0]: found 'locl'; expected a known backend; did you mean 'local'? Allowed: local",
+        "job.yaml:10: backends[0]: found 'locl'; expected a known backend; did you mean 'local'? Allowed: local, bedrock, "
+        "azure-batch, openai-batch",
         name="backend",
     ),
     case(
         "local: {}",
-        "bedrock: {}",
-        "job.yaml:10: backends[0]: found 'bedrock'; expected one of: local (bedrock is not available in this version)",
+        "spot: {}",
+        "job.yaml:10: backends[0]: found 'spot'; expected one of: local, bedrock, azure-batch, openai-batch (spot is "
+        "not available in this version)",
         name="later backend",
+    ),
+    case(
+        "local: {}",
+        "bedrock: {model: amazon.nova-lite-v1:0}",
+        "job.yaml:10: backends[0].bedrock.role_arn: missing; expected the service role",
+        name="a key of a backend is missing",
+    ),
+    case(
+        "local: {}",
+        "openai-batch: {model: gpt-4o-mini, price: {input: 0.075}}",
+        "job.yaml:10: backends[0].openai-batch.price.output: missing",
+        name="half a price",
+    ),
+    case(
+        "local: {}",
+        "openai-batch: {model: gpt-4o-mini, price: {input: 1, output: 2, outptu: 2}}",
+        "job.yaml:10: backends[0].openai-batch.price.outptu: unknown key; did you mean 'output'? Allowed: input",
+        name="an unknown key of a price",
+    ),
+    case(
+        "local: {}",
+        "azure-batch: {model: m, deployment: d, regions: [{endpoint: e, deployment: d}]}",
+        "job.yaml:10: backends[0].azure-batch.regions[0].region: missing; expected the name of the region",
+        name="a region without a name",
+    ),
+    case(
+        "local: {}",
+        "openai-batch: {model: gpt-4o-mini, price: {input: -1, output: 2}}",
+        "job.yaml:10: backends[0].openai-batch.price.input: found -1; expected an amount in USD from 0 up",
+        name="a price below zero",
+    ),
+    case(
+        "local: {}",
+        "azure-batch: {model: gpt-4o-mini, deployment: d, auth: password}",
+        "job.yaml:10: backends[0].azure-batch.auth: found 'password'; expected",
+        name="an unknown way to sign in",
     ),
     case(
         "local: {}",
@@ -435,6 +505,24 @@ CHANGES = [
         "root: s3://bucket/a=b",
         "job.yaml:15: output.root: found 's3://bucket/a=b'; expected s3://bucket/path of letters",
         name="root with =",
+    ),
+    case(
+        "root: ./out",
+        "root: abfs://results/a//b",
+        "job.yaml:15: output.root: found 'abfs://results/a//b'; expected abfs://container/path with no part that",
+        name="root with an empty part",
+    ),
+    case(
+        "root: ./out",
+        "root: abfs://results/a/../b",
+        "job.yaml:15: output.root: found 'abfs://results/a/../b'; expected abfs://container/path with no part that",
+        name="root that climbs",
+    ),
+    case(
+        "root: ./out",
+        "root: abfs://results/*",
+        "job.yaml:15: output.root: found 'abfs://results/*'; expected one folder",
+        name="a pattern for an Azure root",
     ),
     case(
         "root: ./out", "root: ''", "job.yaml:15: output.root: found ''; expected a text that is not empty", name="none"

@@ -25,7 +25,7 @@ CONTRACT = """\
 version: 1
 name: support-tickets
 source:
-  uri: s3://bucket/tickets/**/*.txt      # also file paths and globs; abfs:// comes later
+  uri: s3://bucket/tickets/**/*.txt      # also file paths and globs, and abfs://
   format: auto                            # text markdown html pdf docx eml jsonl csv parquet
   text: body                              # for row formats: the field with the text
   id: ticket_id                           # optional row key
@@ -130,9 +130,27 @@ def test_a_folder_with_brackets_in_its_name_is_no_pattern(good: str, tmp_path: P
     assert job.output.root == f"{folder}/out"
 
 
-@pytest.mark.parametrize("uri", ["/data/*.txt", "file:///data/*.txt", "s3://bucket/data/*.txt"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "/data/*.txt",
+        "file:///data/*.txt",
+        "s3://bucket/data/*.txt",
+        "abfs://docs@account.dfs.core.windows.net/data/*.txt",
+        "abfss://docs@account.z12.blob.storage.azure.net/data/a?.txt",
+        "abfs://docs/data/*.txt",
+        "az://docs",
+    ],
+)
 def test_whole_addresses_stay_as_they_are(uri: str, load: Load, good: str) -> None:
     assert load(good.replace("./tickets/*.txt", uri)).source.uri == uri
+
+
+@pytest.mark.parametrize(
+    "root", ["abfs://results@account.dfs.core.windows.net/a b/c=d", "abfss://results", "az://results/x/"]
+)
+def test_a_root_may_be_on_azure(root: str, load: Load, good: str) -> None:
+    assert load(good.replace("root: ./out", f"root: {root}")).output.root == root
 
 
 def test_a_tilde_is_the_home_folder(load: Load, good: str, monkeypatch: pytest.MonkeyPatch) -> None:

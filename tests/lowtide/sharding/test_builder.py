@@ -20,7 +20,8 @@ from lowtide import ids
 from lowtide.operations import Operation, Output, Template
 from lowtide.records import DocumentBatch, Limits, Request
 from lowtide.sharding import BuiltShard, Position, ShardBuilder
-from lowtide.sharding.builder import TOKEN_BYTES, write_index
+from lowtide.sharding.builder import write_index
+from lowtide.sharding.shard import TOKEN_BYTES
 
 SALT = b"salt"
 START = Position(0, 0)
@@ -55,9 +56,10 @@ def operations(count: int) -> tuple[Operation, ...]:
 
 
 def backend(
-    records: int = 1000, size: int = 1_000_000, request: int = 100_000, tokens: int | None = None
+    records: int = 1000, size: int = 1_000_000, request: int = 100_000, tokens: int | None = None, minimum: int = 1
 ) -> PromptBackend:
-    return PromptBackend(Provider(), limits=Limits(records, size, request, 4, tokens=tokens))
+    limits = Limits(records, size, request, 4, tokens=tokens, minimum_records=minimum)
+    return PromptBackend(Provider(), limits=limits)
 
 
 def batches(files: Files, start: int, length: int) -> Iterator[DocumentBatch]:
@@ -119,6 +121,7 @@ def backends(draw: st.DrawFn) -> PromptBackend:
         size=draw(st.integers(900, 5000)),
         request=draw(st.integers(250, 2000)),
         tokens=draw(st.none() | st.integers(60, 900)),
+        minimum=draw(st.integers(1, 7)),
     )
 
 
@@ -142,7 +145,7 @@ def test_no_limit_is_ever_passed(files: Files, on: PromptBackend, width: int, sh
         assert shard.size == size
         assert shard.records == len(shard.lines)
         assert size <= limits.bytes
-        assert shard.records <= min(limits.records, max(shard_records, width))
+        assert shard.records <= min(limits.records, max(shard_records, width, 2 * limits.minimum_records + width))
         assert all(len(line) <= limits.request_bytes for line in shard.lines)
         if limits.tokens is not None:
             assert size // TOKEN_BYTES <= limits.tokens
@@ -198,6 +201,37 @@ def test_whoever_goes_on_from_any_shard_builds_the_rest_once(
     # Where a batch of documents ends may move a border between shards, and nothing else.
     flat = [entry for shard in done for entry in shard]
     assert flat == [entry for shard in expected for entry in shard]
+
+
+@settings(max_examples=200)
+@given(st.integers(0, 60), st.integers(1, 3), st.integers(1, 25), st.integers(1, 12), st.integers(1, 7))
+def test_no_shard_is_below_the_minimum_unless_all_documents_are(
+    count: int, width: int, shard_records: int, minimum: int, length: int
+) -> None:
+    files = {"u": [Document(str(at), f"text {at}") for at in range(count)]}
+    on = backend(minimum=minimum)
+    sizes = [shard.records for shard in build(files, on, width=width, shard_records=shard_records, length=length)]
+    assert sum(sizes) == count * width
+    if count * width >= minimum:
+        assert min(sizes) >= minimum
+    else:
+        assert len(sizes) <= 1
+
+
+def test_a_last_shard_that_is_too_small_shares_with_the_one_before() -> None:
+    files = {"u": [Document(str(at), f"text {at}") for at in range(25)]}
+    sizes = [shard.records for shard in build(files, backend(minimum=4), width=1, shard_records=8)]
+    assert sizes == [8, 8, 5, 4]
+
+
+def test_lines_without_the_record_id_in_front_cannot_be_shared_out() -> None:
+    class IdLast(PromptBackend):
+        def encode(self, request: Request) -> bytes:
+            return orjson.dumps({"text": request.text, "user": request.user, "custom_id": request.record_id})
+
+    on = IdLast(Provider(), limits=Limits(100, 1_000_000, 100_000, 4, minimum_records=10))
+    with pytest.raises(TypeError, match="record id"):
+        list(build({"u": [Document("", "x")]}, on))
 
 
 @given(texts, st.none() | texts, st.integers(1, 3))

@@ -78,11 +78,11 @@ def test_the_same_token_twice_is_one_batch(bench, make_request):
 def test_a_batch_is_found_by_its_token_as_soon_as_submit_returns(bench, make_request):
     one = bench()
     assert one.backend.limits.consistent_lookup
-    assert one.backend.find("token") is None
+    assert one.backend.find("token") == []
     batch_id = one.backend.submit(one.shard([make_request("r1", PLAIN)]), "token")
-    assert bench().backend.find("token") == batch_id
+    assert bench().backend.find("token") == [batch_id]
     one.finish(batch_id)
-    assert bench().backend.find("token") == batch_id
+    assert bench().backend.find("token") == [batch_id]
 
 
 def test_a_torn_shard_is_refused_and_leaves_nothing_behind(bench, make_request):
@@ -91,9 +91,9 @@ def test_a_torn_shard_is_refused_and_leaves_nothing_behind(bench, make_request):
     torn = replace(shard, open=lambda: io.BytesIO(shard.open().read()[:-5]))
     with pytest.raises(Terminal, match="build the shard again"):
         one.backend.submit(torn, "token")
-    assert one.backend.find("token") is None
+    assert one.backend.find("token") == []
     assert list(one.backend.directory.glob(".new-*")) == []
-    assert one.backend.submit(shard, "token") == one.backend.find("token")
+    assert [one.backend.submit(shard, "token")] == one.backend.find("token")
 
 
 def test_a_shard_that_cannot_be_read_is_a_transient_error(bench, make_request):
@@ -105,7 +105,7 @@ def test_a_shard_that_cannot_be_read_is_a_transient_error(bench, make_request):
 
     with pytest.raises(Transient, match="nothing was submitted"):
         one.backend.submit(replace(shard, open=broken), "token")
-    assert one.backend.find("token") is None
+    assert one.backend.find("token") == []
 
 
 def test_no_more_batches_run_than_there_are_workers(bench, make_request):
@@ -114,7 +114,7 @@ def test_no_more_batches_run_than_there_are_workers(bench, make_request):
     first = one.backend.submit(one.shard([make_request("slow", SLOW)]), "first")
     with pytest.raises(QuotaFull, match="1 local batches are running, and 1 may"):
         one.backend.submit(one.shard([make_request("r", PLAIN)]), "second")
-    assert one.backend.find("second") is None
+    assert one.backend.find("second") == []
     one.finish(first)
     second = one.backend.submit(one.shard([make_request("r", PLAIN)]), "second")
     assert one.finish(second).outcome == "completed"
@@ -219,8 +219,8 @@ def test_old_batches_are_dropped_and_running_or_young_ones_are_not(bench, make_r
     month = time.time() - 31 * 86_400
     os.utime(one.folder(old).path / "status.json", (month, month))
     one.finish(one.backend.submit(one.shard([make_request("r", PLAIN)]), "new"))
-    assert one.backend.find("old") is None
-    assert one.backend.find("young") == young
+    assert one.backend.find("old") == []
+    assert one.backend.find("young") == [young]
 
 
 def test_only_the_owner_can_read_the_documents_and_they_go_with_the_worker(bench, make_request, wait_until):

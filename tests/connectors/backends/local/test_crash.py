@@ -191,7 +191,7 @@ def test_one_token_submitted_by_many_processes_at_once_is_one_batch(bench):
     arguments = [sys.executable, "-c", SUBMITTER, str(one.backend.directory), str(time.time() + 3)]
     submitters = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     ids = {submitter.communicate(timeout=60)[0].strip() for submitter in submitters}
-    assert ids == {one.backend.find("token")}
+    assert ids == set(one.backend.find("token"))
     (batch_id,) = ids
     one.finish(batch_id)
     assert_answered_once(one, batch_id, ["r"])
@@ -215,7 +215,7 @@ def test_the_worker_outlives_the_process_that_submitted(bench, tmp_path):
     subprocess.run(
         [sys.executable, "-c", SUBMITTER, str(one.backend.directory), "0"], timeout=60, check=True, capture_output=True
     )
-    batch_id = one.backend.find("token")
+    [batch_id] = one.backend.find("token")
     end = time.monotonic() + 60
     while one.folder(batch_id).status() is None:  # nobody polls
         assert time.monotonic() < end
