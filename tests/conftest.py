@@ -15,6 +15,7 @@ import lowtide  # noqa: F401
 sys.path.insert(0, str(Path(__file__).parent))
 
 from servers import aws
+from servers import azurite as blob_service
 
 
 @pytest.fixture(scope="session")
@@ -26,4 +27,11 @@ def moto_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ministack_url() -> Iterator[str]:
     with aws.ministack() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[str]:
+    """The address of a Blob Storage server: `servers.azurite` says how it is reached."""
+    with blob_service.azurite() as url:
         yield url

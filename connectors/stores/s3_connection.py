@@ -15,6 +15,13 @@ from botocore.exceptions import BotoCoreError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store as Bucket
 
+from lowtide.connectors.stores.clients import (
+    CONNECT_SECONDS,
+    RETRIES,
+    SILENCE_SECONDS,
+    client_options,
+    retry_config,
+)
 from lowtide.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,9 +30,6 @@ if TYPE_CHECKING:
 # obstore asks again for credentials 5 minutes before these end; botocore renews its own 10 to 15 minutes before theirs
 # end (botocore.credentials.RefreshableCredentials). So what obstore holds is always still valid.
 _CREDENTIALS_FOR = timedelta(minutes=10)
-_CONNECT_SECONDS = 5
-_SILENCE_SECONDS = 10
-_RETRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +75,8 @@ def connect(name: str, environ: Mapping[str, str] | None = None) -> Connection:
         # DeleteObjects is missing from some S3-compatible stores; one key at a time is deleted here anyway.
         disable_bulk_delete=True,
         credential_provider=provider,
-        client_options={
-            "allow_http": endpoint.startswith("http://"),
-            "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-            "read_timeout": timedelta(seconds=_SILENCE_SECONDS),
-            # obstore's 30 s for a whole request would cut off every object that takes longer to download.
-            "timeout": timedelta(hours=1),
-        },
-        retry_config={
-            "max_retries": _RETRIES,
-            "retry_timeout": timedelta(seconds=30),
-            "backoff": {
-                "init_backoff": timedelta(milliseconds=100),
-                "max_backoff": timedelta(seconds=5),
-                "base": 2,
-            },
-        },
+        client_options=client_options(endpoint),
+        retry_config=retry_config(),
     )
     return Connection(name, bucket, client)
 
@@ -115,9 +105,9 @@ def _is_custom(endpoint: str | None) -> bool:
 
 def _config(custom: bool) -> Config:
     return Config(
-        connect_timeout=_CONNECT_SECONDS,
-        read_timeout=_SILENCE_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": _RETRIES + 1},
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=SILENCE_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": RETRIES + 1},
         s3={"addressing_style": "path"} if custom else {},
         # Newer checksums are unknown to many S3-compatible stores.
         request_checksum_calculation="when_required",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lowtide.connectors.stores.addresses import local_path, scheme_of
+from lowtide.connectors.stores.addresses import blob_address, local_path, scheme_of
 from lowtide.connectors.stores.globs import has_magic, literal_prefix, matcher
 from lowtide.errors import ConfigError
 from lowtide.protocols import Store
@@ -31,14 +31,16 @@ def split_glob(uri: str) -> Source:
     | `s3://b/tickets/**/*.txt` | `s3://b/tickets` | `**/*.txt` |
     | `s3://b/tickets/` | `s3://b/tickets` | `**`: everything below |
     | `s3://b/tickets` | `s3://b` | `tickets`: that object, or else everything below it |
+    | `abfs://c@account.dfs.core.windows.net/t/*.txt` | `abfs://c@account.dfs.core.windows.net/t` | `*.txt` |
     | `docs`, a folder | `/the/full/path/docs` | `**` |
     | `~/a/b.jsonl`, a file | `/home/me/a` | `b.jsonl` |
 
     A local path that exists is never a pattern, whatever characters it has. Raises ConfigError for a local path without
     wildcards that does not exist, and for an address of a kind that is not supported.
     """
-    if scheme_of(uri) == "s3":
-        return _split_key(uri)
+    scheme = scheme_of(uri)
+    if scheme != "file":
+        return _split_key(uri, scheme)
     path = local_path(uri)
     if path.is_dir():
         return Source(str(path), EVERYTHING)
@@ -69,12 +71,16 @@ def matching(store: Store, pattern: str) -> Iterator[FileInfo]:
             yield info
 
 
-def _split_key(uri: str) -> Source:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
+def _split_key(uri: str, scheme: str) -> Source:
+    head, separator, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
     if not bucket or has_magic(bucket):
-        raise ConfigError(f"the source {uri!r} names no bucket: write s3://bucket/folder/**/*.txt")
+        form = "s3://bucket/folder/**/*.txt" if scheme == "s3" else "abfs://container/folder/**/*.txt"
+        raise ConfigError(f"the source {uri!r} names no bucket or container: write {form}")
+    if scheme == "abfs":
+        blob_address(f"{head}{separator}{bucket}")
     folder, pattern = _split(key)
-    return Source(f"s3://{bucket}/{folder}".rstrip("/"), pattern or EVERYTHING)
+    return Source(f"{head}{separator}{bucket}/{folder}".rstrip("/"), pattern or EVERYTHING)
 
 
 def _split(path: str) -> Source:

@@ -9,9 +9,9 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 from support.command import Bench, write_documents
+from support.results import comparable
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
-SAME = ("operation", "status", "output_text", "output", "label", "confidence", "input_tokens", "output_tokens")
 
 
 @pytest.mark.parametrize("server", ["moto_url", "ministack_url"])
@@ -44,10 +44,6 @@ def test_a_job_on_s3_gives_the_table_that_it_gives_on_disk(
 
     key = "out/tables/results/job=tides/window=all/results.parquet"
     body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
-
-    def comparable(rows: list[dict[str, object]]) -> list[tuple[object, ...]]:
-        named = [(str(row["document_uri"]).rpartition("/")[2], *(row[name] for name in SAME)) for row in rows]
-        return sorted(named, key=str)
 
     there, here = pq.read_table(io.BytesIO(body)).to_pylist(), on_disk.results().to_pylist()
     assert len(there) == 50

@@ -1,4 +1,4 @@
-"""The stores that the contract is tested on: a folder, and a fresh bucket on each of two S3 servers."""
+"""The stores that the contract is tested on: a folder, and a fresh bucket or container on each of three servers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import boto3
 import pytest
+from azure.storage.blob import BlobServiceClient
 from servers import aws
+from servers import azurite as blob_service
 
 from lowtide.connectors.stores import open_store
 from lowtide.protocols import Store
@@ -42,10 +44,20 @@ def bucket() -> Callable[[str], Place]:
     return make
 
 
-@pytest.fixture(params=["local", "moto", "ministack"])
+@pytest.fixture
+def container(azurite: str) -> Place:
+    name = f"test-{uuid.uuid4().hex}"
+    BlobServiceClient.from_connection_string(blob_service.connection_string(azurite)).create_container(name)
+    return Place(f"abfs://{name}/some/prefix", blob_service.environ(azurite))
+
+
+@pytest.fixture(params=["local", "moto", "ministack", "azurite"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, bucket: Callable[[str], Place]) -> Place:
     if request.param == "local":
         return Place(str(tmp_path / "store"))
+    if request.param == "azurite":
+        made: Place = request.getfixturevalue("container")
+        return made
     return bucket(request.getfixturevalue(f"{request.param}_url"))
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from support.listings import check_order
 
 from lowtide.connectors.stores import verify
 from lowtide.errors import NotFound, StoreError
@@ -102,9 +103,11 @@ def test_paths_that_could_lead_elsewhere_are_never_written(store, path, tmp_path
 
 
 def test_odd_names_are_listed_and_read_back(store):
-    for name in ODD:
+    # Blob Storage reads a backslash as a slash: such a name cannot be written there.
+    names = [name for name in ODD if "\\" not in name or not store.uri.startswith("abfs:")]
+    for name in names:
         store.write(f"odd/{name}", name.encode())
-    expected = sorted((f"odd/{name}" for name in ODD), key=lambda path: path.encode())
+    expected = sorted((f"odd/{name}" for name in names), key=lambda path: path.encode())
     listed = list(store.list())
     assert [info.path for info in listed] == expected
     assert [store.read(path) for path in expected] == [path[4:].encode() for path in expected]
@@ -113,22 +116,7 @@ def test_odd_names_are_listed_and_read_back(store):
 
 
 def test_listing_is_in_the_byte_order_of_whole_paths(store):
-    paths = ["a.txt", "a-b/c", "b/c", "b/c.d/e", "b/c0", "b0", "b.txt", "é/x", "éa", "z/\U0001f600", "z/\uffee"]
-    random.Random(1).shuffle(paths)
-    for path in paths:
-        store.write(path, b"x")
-    expected = sorted(paths, key=lambda path: path.encode())
-    assert [info.path for info in store.list()] == expected
-    for at, path in enumerate(expected):
-        assert [info.path for info in store.list(after=path)] == expected[at + 1 :]
-        for cut in range(len(path) + 1):
-            prefix = path[:cut]
-            wanted = [p for p in expected if p.startswith(prefix)]
-            assert [info.path for info in store.list(prefix)] == wanted, prefix
-    assert [info.path for info in store.list("b", after="b/c")] == ["b/c.d/e", "b/c0", "b0"]
-    assert [info.path for info in store.list("b/", after="a")] == [p for p in expected if p.startswith("b/")]
-    assert [info.path for info in store.list("b/", after="c")] == []
-    assert [info.path for info in store.list("nothing/")] == []
+    check_order(store)
 
 
 def test_a_long_listing_comes_in_pages_and_in_order(store):

@@ -240,7 +240,7 @@ def test_addresses_lead_back_to_the_same_folder(tmp_path, monkeypatch):
     assert open_store(f"~/{folder.name}").uri == store.uri
 
 
-@pytest.mark.parametrize("uri", ["abfs://c@a/x", "gs://b/x", "http://h/x", "", "file://host/x", "file://x", "s3://"])
+@pytest.mark.parametrize("uri", ["wasbs://c@a/x", "gs://b/x", "http://h/x", "", "file://host/x", "file://x", "s3://"])
 def test_other_addresses_are_refused_with_what_is_supported(uri):
     with pytest.raises(ConfigError, match=r"file://|s3://|'\.'"):
         open_store(uri)

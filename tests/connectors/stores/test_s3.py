@@ -50,20 +50,6 @@ def name_of(home):
     return home.uri.split("/")[2]
 
 
-@pytest.mark.parametrize("status", [500, 503, 0])
-def test_a_create_whose_answer_was_lost_is_known_to_have_won(store, proxy, status):
-    proxy.faults = [Fault("PUT", status, "InternalError", forward=True)]
-    assert store.put_if_absent("journal/1", b"mine")
-    assert not store.put_if_absent("journal/1", b"theirs")
-    assert store.read("journal/1") == b"mine"
-
-
-def test_a_create_that_stays_without_an_answer_is_still_known_to_have_won(store, proxy):
-    proxy.faults = [Fault("PUT", 500, "InternalError", forward=True), Fault("PUT", 500, "InternalError", times=7)]
-    assert store.put_if_absent("journal/1", b"mine")
-    assert store.read("journal/1") == b"mine"
-
-
 def test_a_conflict_with_a_write_in_flight_is_tried_again(store, proxy):
     proxy.faults = [Fault("PUT", 409, "ConditionalRequestConflict", times=2)]
     assert store.put_if_absent("journal/1", b"mine")
@@ -77,17 +63,6 @@ def test_a_conflict_that_does_not_end_is_transient_and_writes_nothing(store, pro
     with pytest.raises(Transient):
         store.put_if_absent("journal/1", b"mine")
     assert store.info("journal/1") is None
-
-
-@pytest.mark.parametrize("size", [10, 9 * MIB])
-@pytest.mark.parametrize("status", [500, 0])
-def test_a_replacement_whose_answer_was_lost_is_known_to_have_won(store, proxy, tmp_path, size, status):
-    store.write("x", b"old")
-    (tmp_path / "new").write_bytes(b"n" * size)
-    etag = store.info("x").etag
-    proxy.faults = [Fault("PUT", status, "InternalError", forward=True)]
-    assert store.replace("x", tmp_path / "new", expected=etag)
-    assert store.read("x") == b"n" * size
 
 
 @pytest.mark.parametrize("size", [10, 9 * MIB])
@@ -117,13 +92,6 @@ def test_a_file_over_the_limit_of_one_put_is_replaced_only_at_its_etag(bucket, m
     assert store.read("big") == b"old"
     assert store.replace("big", tmp_path / "new", expected=store.info("big").etag)
     assert store.read("big") == b"n" * (20 * MIB)
-
-
-def test_an_upload_whose_last_answer_was_lost_is_complete(store, proxy):
-    proxy.faults = [Fault("POST", 500, "InternalError", where="uploadId=", forward=True)]
-    with store.writer("x") as out:
-        out.write(b"x" * (20 * MIB))
-    assert store.read("x") == b"x" * (20 * MIB)
 
 
 def test_an_upload_that_fails_is_aborted(store, proxy, client, home):
@@ -185,61 +153,6 @@ def test_errors_say_what_is_wrong_and_what_to_do(store, proxy, home, answer):
     assert time.monotonic() - started < 30
 
 
-@pytest.mark.parametrize("answer", [(403, "AccessDenied", "s3:ListBucket"), (503, "SlowDown", "SlowDown")])
-def test_errors_of_a_listing_do_too(store, proxy, home, answer):
-    status, code, words = answer
-    proxy.faults = [Fault("GET", status, code, times=1000)]
-    with pytest.raises((StoreError, Transient), match=words) as caught:
-        list(store.list())
-    assert home.uri in str(caught.value)
-
-
-def test_errors_of_a_write_do_too(store, proxy, home):
-    proxy.faults = [Fault("PUT", 403, "AccessDenied", times=1000)]
-    for write in (store.write, store.put_if_absent):
-        with pytest.raises(StoreError, match="s3:PutObject"):
-            write("x", b"1")
-
-
-def test_a_bucket_that_is_not_there_is_said_quickly(home):
-    store = open_store(f"s3://no-such-bucket-{uuid.uuid4().hex}/p", environ=home.environ)
-    started = time.monotonic()
-    for use in (
-        lambda: list(store.list()),
-        lambda: store.read("x"),
-        lambda: store.write("x", b""),
-        lambda: verify(store),
-    ):
-        with pytest.raises(StoreError, match="no such bucket") as caught:
-            use()
-        assert not isinstance(caught.value, NotFound | UnsafeStore)
-    assert time.monotonic() - started < 10
-
-
-def test_an_endpoint_where_nobody_listens_is_transient_and_said_quickly(home):
-    store = open_store(home.uri, environ={**home.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
-    started = time.monotonic()
-    with pytest.raises(Transient, match="Connect"):
-        store.read("x")
-    assert time.monotonic() - started < 30
-
-
-def test_one_denied_object_does_not_end_a_bulk_read_but_bad_credentials_do(store, proxy):
-    for number in range(5):
-        store.write(f"m/{number}", b"x")
-    files = list(store.list())
-    proxy.faults = [Fault("GET", 403, "AccessDenied", where="m/2")]
-    contents = list(store.read_many(files, largest=10))
-    assert [content.data for content in contents] == [b"x", b"x", b"", b"x", b"x"]
-    assert "s3:GetObject" in contents[2].error
-    proxy.faults = [Fault("GET", 403, "InvalidAccessKeyId", where="m/2")]
-    with pytest.raises(StoreError, match="credentials"):
-        list(store.read_many(files, largest=10))
-    proxy.faults = [Fault("GET", 503, "SlowDown", where="m/2", times=1000)]
-    with pytest.raises(Transient):
-        list(store.read_many(files, largest=10))
-
-
 ODD = ["/lead", "a//b", "../up", "x/../y", "x/./y", "tab\tx", "ctl\x01x", "back/..", "end//"]
 
 
@@ -278,24 +191,6 @@ def test_folder_markers_are_not_objects_and_empty_objects_are(store, client, hom
     assert [info.path for info in store.list()] == ["a/x", "b", "b-c", "d"]
     client.put_object(Bucket=name_of(home), Key="some/prefix/0//odd", Body=b"")
     assert [info.path for info in store.list()] == ["0//odd", "a/x", "b", "b-c", "d"]
-
-
-def test_a_stream_over_an_object_that_was_replaced_ends_in_an_error(store):
-    store.write("x", b"a" * (10 * MIB))
-    with store.open("x") as stream:
-        assert stream.read(3) == b"aaa"
-        store.write("x", b"b" * (10 * MIB))
-        with pytest.raises(StoreError, match="changed meanwhile"):
-            stream.read()
-
-
-def test_the_whole_bucket_can_be_a_store(home):
-    store = open_store(f"s3://{name_of(home)}", environ=home.environ)
-    store.write("a/b", b"x")
-    assert store.uri_of("a/b") == f"s3://{name_of(home)}/a/b"
-    assert [info.uri for info in store.list()] == [f"s3://{name_of(home)}/a/b"]
-    nested = open_store(f"s3://{name_of(home)}/a/", environ=home.environ)
-    assert [info.path for info in nested.list()] == ["b"]
 
 
 @pytest.fixture

@@ -20,9 +20,13 @@ from lowtide.errors import ConfigError
         ("s3://b/tickets/", "s3://b/tickets", "**"),
         ("s3://b/a/data.jsonl", "s3://b/a", "data.jsonl"),
         ("s3://b/a/[0-9]?.txt", "s3://b/a", "[0-9]?.txt"),
+        ("abfs://con/t/**/*.txt", "abfs://con/t", "**/*.txt"),
+        ("az://con", "az://con", "**"),
+        ("abfss://con@acc.dfs.core.windows.net/t/a.txt", "abfss://con@acc.dfs.core.windows.net/t", "a.txt"),
+        ("abfs://con@acc.dfs.core.windows.net/*.txt", "abfs://con@acc.dfs.core.windows.net", "*.txt"),
     ],
 )
-def test_an_s3_address_is_cut_before_its_first_wildcard(uri, store, pattern):
+def test_an_address_is_cut_before_its_first_wildcard(uri, store, pattern):
     assert split_glob(uri) == (store, pattern)
 
 
@@ -73,7 +77,9 @@ def test_a_local_source_that_is_not_there_is_a_config_error(tree, uri):
         split_glob(uri)
 
 
-@pytest.mark.parametrize("uri", ["s3://", "s3:///x", "s3://b*/x", "gs://b/x", ""])
+@pytest.mark.parametrize(
+    "uri", ["s3://", "s3:///x", "s3://b*/x", "gs://b/x", "", "abfs://", "abfs://co*/x", "abfs://A/x"]
+)
 def test_a_source_that_cannot_be_is_a_config_error(uri):
     with pytest.raises(ConfigError):
         split_glob(uri)

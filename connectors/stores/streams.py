@@ -1,4 +1,4 @@
-"""Streams over S3 objects, both ways, in bounded memory."""
+"""Streams over objects, both ways, in bounded memory."""
 
 from __future__ import annotations
 
@@ -6,22 +6,44 @@ import io
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from typing import TYPE_CHECKING
-
-from botocore.exceptions import BotoCoreError, ClientError
-
-from lowtide.connectors.stores.s3_errors import explain
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
-    from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
-# S3 takes 10,000 parts of 5 MiB or more: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+# S3 takes 10,000 parts of 5 MiB or more, Blob Storage 50,000 blocks of up to 4,000 MiB:
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+# https://learn.microsoft.com/rest/api/storageservices/understanding-block-blobs--append-blobs--and-page-blobs
 PART = 8 * 1024 * 1024
 _PARTS_BEFORE_GROWTH = 1000
 _UPLOADING = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What must still hold when an object is written: its etag, or None for that it does not exist."""
+
+    etag: str | None
+
+
+class Parts(Protocol):
+    """One object's upload in parts, as a service does it."""
+
+    def begin(self) -> None:
+        """Called once, before the first part."""
+
+    def send(self, number: int, body: bytes) -> str:
+        """Upload part `number`, from 1; what is returned names it at the end. Called from several threads."""
+
+    def complete(self, parts: list[str], condition: Condition | None) -> None:
+        """Make the object appear, of these parts in this order."""
+
+    def abort(self) -> None:
+        """Drop the parts that went up. Never raises: it runs when something else has failed."""
+
+    def overtaken(self, etag: str) -> bool:
+        """Whether another writer, of whom this etag is, can have made these parts vanish since they began."""
 
 
 class RangedReader(io.RawIOBase):
@@ -68,36 +90,19 @@ class RangedReader(io.RawIOBase):
 class Upload(io.RawIOBase):
     """Bytes on their way into an object, which exists only after `commit`.
 
-    Up to one part is kept here and handed to `put_small` at the end; more goes up as a multipart upload, three parts
-    at a time. Parts grow after the first thousand, so that an object may have 500 GB. An upload whose process was
-    killed stays invisible but is charged for until a lifecycle rule (AbortIncompleteMultipartUpload) removes it:
-    https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpu-abort-incomplete-mpu-lifecycle-config.html
-
-    `writer` is stored with the object, to tell ours from another's when the answer to a request is lost.
+    Up to one part is kept here and handed to `put_small` at the end; more goes up in parts, three at a time. Parts grow
+    after the first thousand, so that an object may have 500 GB.
     """
 
-    def __init__(
-        self,
-        client: S3Client,
-        bucket: str,
-        key: str,
-        *,
-        writer: str,
-        put_small: Callable[[bytes], None],
-        part: int = PART,
-    ) -> None:
+    def __init__(self, parts: Parts, *, put_small: Callable[[bytes], None], part: int = PART) -> None:
         super().__init__()
-        self._client = client
-        self._bucket = bucket
-        self._key = key
-        self._writer = writer
+        self._parts = parts
         self._put_small = put_small
         self._part = part
         self._buffer = bytearray()
         self._written = 0
-        self._upload_id = ""
-        self._parts: list[CompletedPartTypeDef] = []
-        self._pending: deque[Future[CompletedPartTypeDef]] = deque()
+        self._sent: list[str] = []
+        self._pending: deque[Future[str]] = deque()
         self._numbers = 0
         self._pool: ThreadPoolExecutor | None = None
 
@@ -110,7 +115,7 @@ class Upload(io.RawIOBase):
         return self._written
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Take all of it. Raises what boto3 raises for an earlier part that failed."""
+        """Take all of it. Raises what the client raises for an earlier part that failed."""
         if self.closed:
             raise ValueError("write to a closed stream")
         view = memoryview(data).cast("B")
@@ -120,22 +125,16 @@ class Upload(io.RawIOBase):
             self._send(self._size_of_next())
         return len(view)
 
-    def commit(self, **condition: str) -> None:
-        """Make the object appear. `condition` is IfMatch or IfNoneMatch, and goes with a multipart upload only."""
-        if not self._upload_id and not condition:
+    def commit(self, condition: Condition | None = None) -> None:
+        """Make the object appear. With a condition it goes up in parts, however small it is."""
+        if self._pool is None and condition is None:
             self._put_small(bytes(self._buffer))
             return
         if self._buffer or not self._numbers:
             self._send(len(self._buffer))
         while self._pending:
-            self._parts.append(self._pending.popleft().result())
-        self._client.complete_multipart_upload(
-            Bucket=self._bucket,
-            Key=self._key,
-            UploadId=self._upload_id,
-            MultipartUpload={"Parts": self._parts},
-            **condition,  # type: ignore[arg-type]  # the stubs want each keyword by name
-        )
+            self._sent.append(self._pending.popleft().result())
+        self._parts.complete(self._sent, condition)
 
     def discard(self) -> None:
         """Drop the parts that went up. Never raises: it runs when something else has failed."""
@@ -143,9 +142,7 @@ class Upload(io.RawIOBase):
             part.cancel()
         if self._pool:
             self._pool.shutdown()
-        if self._upload_id:
-            with suppress(ClientError, BotoCoreError):
-                self._client.abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)
+            self._parts.abort()
 
     def end(self) -> None:
         """Let go of the threads."""
@@ -157,25 +154,11 @@ class Upload(io.RawIOBase):
 
     def _send(self, size: int) -> None:
         if self._pool is None:
-            started = self._client.create_multipart_upload(
-                Bucket=self._bucket, Key=self._key, Metadata={"lowtide-writer": self._writer}
-            )
-            self._upload_id = started["UploadId"]
+            self._parts.begin()
             self._pool = ThreadPoolExecutor(_UPLOADING, thread_name_prefix="lowtide-upload")
         while len(self._pending) >= _UPLOADING:
-            self._parts.append(self._pending.popleft().result())
+            self._sent.append(self._pending.popleft().result())
         body = bytes(memoryview(self._buffer)[:size])
         del self._buffer[:size]
         self._numbers += 1
-        self._pending.append(self._pool.submit(self._upload, self._numbers, body))
-
-    def _upload(self, number: int, body: bytes) -> CompletedPartTypeDef:
-        answer = self._client.upload_part(
-            Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, PartNumber=number, Body=body
-        )
-        return {"ETag": answer["ETag"], "PartNumber": number}
-
-
-def vanished(error: Exception) -> bool:
-    """Whether an upload is gone: completed by a request whose answer was lost, or dropped."""
-    return explain(error).code == "NoSuchUpload"
+        self._pending.append(self._pool.submit(self._parts.send, self._numbers, body))
