@@ -72,8 +72,11 @@ def test_a_mix_of_faults(setting: Setting, backend: str, seed: int) -> None:
     scene.emulator.settings(**{name: {"visible_after": chance.choice([0, 0, 45])}})
     ended = scene.finish()
     scene.check(ended)
-    final = {ENDS[str(rule["do"])] for rule in rules if rule["do"] in ENDS}
+    ends = {str(rule["do"]) for rule in rules}
+    final = {ENDS[end] for end in ends if end in ENDS}
     poisoned = any(rule["do"] == "poison" for rule in rules)
     assert set(ended.statuses) <= {"ok", *final, *(["error"] if poisoned else [])}, rules
+    # Where lines are lost and others were never due, nobody can tell which is which: none of them is asked again.
+    blurred = {"lose"} & ends and {"partial", "expire", "fail", "row_expired"} & ends
     struck = sum(times for rule, times in zip(rules, scene.emulator.struck(), strict=True) if rule["do"] in ENDS)
-    assert DOCUMENTS - ended.statuses["ok"] <= struck + poisoned, rules
+    assert blurred or DOCUMENTS - ended.statuses["ok"] <= struck + poisoned, rules

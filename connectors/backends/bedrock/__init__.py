@@ -1,0 +1,22 @@
+"""Amazon Bedrock: batch inference through boto3, and requests on demand for what is too little for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lowtide.connectors.backends.bedrock.backend import Backend
+from lowtide.connectors.backends.bedrock.connection import connect
+from lowtide.connectors.backends.bedrock.staging import open_staging
+from lowtide.job.model import BedrockBackend
+from lowtide.protocols import Store
+
+__all__ = ["Backend", "open_bedrock"]
+
+
+def open_bedrock(spec: BedrockBackend, root: Store, *, environ: Mapping[str, str] | None = None) -> Backend:
+    """The backend that a job file describes, for runs under `root`. No service is called yet.
+
+    Credentials, region and endpoints that the job file does not name are those of the AWS tools; `environ` goes before
+    the process's environment. Raises ConfigError.
+    """
+    return Backend(spec, root, connect(spec.region, environ), open_staging(spec.staging, root, environ))
