@@ -81,35 +81,6 @@ class Shelf(StandIn):
             yield OutputFile("output.jsonl", iter(lambda: source.read(CHUNK), b""))
 
 
-class Loopback(StandIn):
-    """The batch API of `benchmarks.server` as a backend, through the OpenAI SDK: as the bare loop calls it."""
-
-    def __init__(self, address: str) -> None:
-        import openai  # noqa: PLC0415 - costs half a second, which other benchmarks need not pay
-
-        self._client = openai.OpenAI(base_url=f"http://{address}/v1", api_key="none", max_retries=0)
-
-    def submit(self, shard: Shard, token: str) -> str:
-        with shard.open() as source:
-            file = self._client.files.create(file=("requests.jsonl", source), purpose="batch")
-        created = self._client.batches.create(
-            input_file_id=file.id,
-            endpoint="/v1/chat/completions",
-            completion_window="24h",
-            metadata={"token": token},
-        )
-        return created.id
-
-    def poll(self, batch_id: str) -> BatchStatus:
-        status = self._client.batches.retrieve(batch_id).status
-        return BatchStatus(status, "completed" if status == "completed" else None)
-
-    def outputs(self, batch_id: str) -> Iterator[OutputFile]:
-        output = self._client.batches.retrieve(batch_id).output_file_id
-        with self._client.files.with_streaming_response.content(output or "") as response:
-            yield OutputFile("output.jsonl", response.iter_bytes(CHUNK))
-
-
 def work_on(folder: Path, root: Path, backend: StandIn) -> Work:
     """The job of all benchmarks: summarize the generated tickets under `folder`, and write to `root`."""
     source = LocalStore(folder / "source")

@@ -48,8 +48,8 @@ class BuiltShard:
 
     def columns(self) -> list[list[Any]]:
         """What there is an entry of for each document, and that does not depend on its place."""
-        own = [self.document_id, self.uri, self.modified, self.sha256, self.reason, self.files, self.behind]
-        return [*own, *self.fields]
+        own: list[list[Any]] = [self.document_id, self.uri, self.modified, self.sha256, self.reason]
+        return [*own, self.files, self.behind, *self.fields]
 
     @property
     def documents(self) -> int:
