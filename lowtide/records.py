@@ -130,7 +130,8 @@ class BatchStatus:
 
     Known at the end, and None where the provider does not say: `charged`, how many records it has answered and puts on
     the bill, whether or not their lines can be read; `usage`, its totals. A record without a line is asked again only
-    as far as `charged` says that it was not answered. `region` is where the batch ran, "" for the backend's own.
+    as far as `charged`, or without it an outcome that is not `completed`, says that it was not answered. `region` is
+    where the batch ran, "" for the backend's own.
     """
 
     provider_state: str

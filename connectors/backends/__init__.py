@@ -19,8 +19,8 @@ def open_backend(
     """The backend that a job file describes, for runs under `root`. Calls nobody yet.
 
     Credentials and endpoints that the job file does not name are those of the environment. `clock`, in seconds, counts
-    how long a deployment that was full is left alone. Raises ConfigError, and MissingExtra where a package for the
-    backend is not installed.
+    how long a deployment that was full is left alone, and how long late counters are waited for. Raises ConfigError,
+    and MissingExtra where a package for the backend is not installed.
     """
     match spec:
         case LocalBackend():
@@ -30,7 +30,7 @@ def open_backend(
         case BedrockBackend():
             from lowtide.connectors.backends.bedrock import open_bedrock
 
-            return open_bedrock(spec, root, environ=environ)
+            return open_bedrock(spec, root, environ=environ, clock=clock)
         case AzureBatchBackend():
             from lowtide.connectors.backends.openai_batch import open_azure
 

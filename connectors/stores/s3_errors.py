@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+)
+from botocore.parsers import ResponseParserError
 
 from lowtide.connectors.stores.failures import Failure, Failures, Service
 
@@ -40,7 +47,7 @@ _S3 = Service(
 
 
 class _S3Failures(Failures):
-    raised = (*Failures.raised, ClientError, BotoCoreError)
+    raised = (*Failures.raised, ClientError, BotoCoreError, ResponseParserError)
 
     def explain(self, error: Exception) -> Failure:
         if isinstance(error, ClientError):
@@ -48,7 +55,7 @@ class _S3Failures(Failures):
             answer = error.response.get("Error", {})
             code = answer.get("Code", "")
             return Failure(_S3, status, "" if code.isdigit() else code, answer.get("Message", "")[:300])
-        if isinstance(error, HTTPClientError):
+        if isinstance(error, HTTPClientError | EndpointConnectionError | ConnectTimeoutError | ResponseParserError):
             return Failure(_S3, 0, "", "", type(error).__name__)
         if isinstance(error, BotoCoreError):
             return Failure(_S3, 0, "", str(error)[:300])

@@ -135,16 +135,17 @@ class Outcomes:
             self._rows = _merged(before, self.take(np.arange(self._total)))
             self._places = np.where(pc.is_valid(self._rows["status"]).to_numpy(), np.arange(self._total), -1)
 
-    def find_lost(self, asked: Iterable[int], charged: int | None) -> list[int]:
+    def find_lost(self, asked: Iterable[int], charged: int | None, *, completed: bool = False) -> list[int]:
         """Of the records that the attempt asked, those that were answered, as far as the provider says, in vain.
 
-        `charged` is the number of records that it has answered, None if it does not say. Where that leaves open which
-        of the records without a line were answered, all of them count as lost: none is ever paid twice.
+        `charged` is the number of records that it has answered, None if it does not say: then a `completed` batch is
+        taken at its word. Where it is left open which of the records without a line were answered, all of them count as
+        lost: none is ever paid twice.
         """
         unheard = [at for at in asked if not self._heard[at]]
         torn = [at for at in unheard if at in self._torn]
         if charged is None:
-            return torn
+            return unheard if completed else torn
         missing = charged - self._charged
         if missing <= 0:
             return []
@@ -288,7 +289,7 @@ class Outcomes:
             self._move(answers[row], "invalid")
         for answer in answers:
             if answer.status == "error":
-                self._move(answer, "retried")
+                self._move(answer, "retried" if answer.retryable else "invalid")
             elif answer.status == "unanswered":
                 self._move(answer, "expired")
 

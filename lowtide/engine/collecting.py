@@ -40,7 +40,7 @@ def collect(context: Context, number: int) -> None:
         raw_bytes += size
 
     outcomes.collect(context.backend, _output_lines(context, shard, count), shard.attempt, context.price_of(shard))
-    lost = outcomes.find_lost(asked, shard.charged)
+    lost = outcomes.find_lost(asked, shard.charged, completed=shard.outcome == "completed")
     if lost and _may_be_late(context, shard):
         raise NotYet(f"{len(lost)} answers of batch {shard.batch_id} are counted, and not in its output yet")
     outcomes.give_up(lost, shard.attempt)

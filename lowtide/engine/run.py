@@ -58,7 +58,7 @@ class Run:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self._answered: dict[int, int] = {}
+        self._answered: dict[tuple[int, int], int] = {}
         self._documents = context.state.documents
         self._over_budget = False
         self.trouble = ""
@@ -189,7 +189,7 @@ class Run:
                 answered += shard.total
             else:
                 answered += shard.total - shard.records
-                answered += self._answered.get(number, 0) if shard.phase is Phase.SUBMITTED else 0
+                answered += self._answered.get((number, shard.attempt), 0) if shard.phase is Phase.SUBMITTED else 0
         phases = Counter(shard.phase for shard in self.state.shards.values())
         return Progress(
             step=step,
@@ -243,7 +243,7 @@ class Run:
                 self.context.backend.cancel(shard.batch_id)
         except Transient:
             return
-        self._answered[number] = min(status.answered, shard.records)
+        self._answered[number, shard.attempt] = min(status.answered, shard.records)
         if status.outcome is not None:
             self.context.journal.append(
                 e.Ended(

@@ -47,8 +47,8 @@ class Source(_Section):
     """Which documents the job reads."""
 
     uri: values.Address = Field(
-        description="Where the documents are: a path, file:// or s3:// address, with * and ** if there are many. "
-        "A relative path begins at the job file's folder."
+        description="Where the documents are: a path, file://, s3:// or abfs:// address, with * and ** if there are "
+        "many. A relative path begins at the job file's folder."
     )
     format: Format = Field(default="auto", description="What the files hold; auto goes by each file's name.")
     text: values.Text | None = Field(
@@ -250,7 +250,8 @@ class AzureBatchBackend(_Paid):
     )
     call: Literal["chat", "responses"] = Field(default="chat", description="Chat completions, or responses.")
     enqueued_tokens: Annotated[int, Field(ge=1), values.FROM_TEXT] | None = Field(
-        default=None, description="The deployment's quota of enqueued tokens. By default, found out by asking."
+        default=None,
+        description="The deployment's quota of enqueued tokens. By default, a shard holds at most 15 million.",
     )
 
 
@@ -302,7 +303,7 @@ class OutputSpec(_Section):
     """Where the results go."""
 
     root: values.Root = Field(
-        description="The folder for tables, ledger and the state of runs: a path, file:// or s3:// address. "
+        description="The folder for tables, ledger and the state of runs: a path, file://, s3:// or abfs:// address. "
         "A relative path begins at the job file's folder."
     )
     tags: dict[values.OneLine, str] = Field(

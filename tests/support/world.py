@@ -237,17 +237,21 @@ class StrictProvider:
             if batch.outcome is not None or len(batch.said) >= len(batch.requests):
                 return
             request, key = batch.requests[len(batch.said)], batch.keys[len(batch.said)]
-            batch.said.append("silent" if kind in ("lost", "cut") and not self.tells else kind)
-            if kind in ("lost", "cut"):
-                if not self.tells:
-                    continue
+            if kind in ("lost", "cut", "silent") and not self.tells:
+                # Who does not tell what he charges has a line for everything.
+                batch.said.append("expired")
+                kind_said: Kind = "expired"
+            else:
+                batch.said.append(kind)
+                kind_said = kind
+            if kind_said in ("lost", "cut"):
                 [answer] = _answers(request, "ok", len(batch.said))
                 self._charge(batch, answer)
                 self.lost.add(key)
                 if kind == "cut":
                     batch.lines.append(orjson.dumps(answer)[:-4])
                 continue
-            for answer in _answers(request, kind, len(batch.said)):
+            for answer in _answers(request, kind_said, len(batch.said)):
                 line = orjson.dumps(answer)
                 if line not in batch.lines:
                     self._charge(batch, answer)
@@ -259,7 +263,8 @@ class StrictProvider:
         """Do no more on the batch. The output comes in any order."""
         if batch.outcome is not None:
             return
-        batch.outcome = outcome
+        whole = len(batch.said) == len(batch.requests)
+        batch.outcome = "partial" if outcome == "completed" and not whole and not self.tells else outcome
         random.Random(seed).shuffle(batch.lines)
         for key, kind in zip(batch.keys, batch.said, strict=False):
             if kind in _FINAL:

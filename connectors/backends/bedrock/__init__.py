@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from lowtide.connectors.backends.bedrock.backend import Backend
 from lowtide.connectors.backends.bedrock.connection import connect
@@ -13,10 +14,17 @@ from lowtide.protocols import Store
 __all__ = ["Backend", "open_bedrock"]
 
 
-def open_bedrock(spec: BedrockBackend, root: Store, *, environ: Mapping[str, str] | None = None) -> Backend:
+def open_bedrock(
+    spec: BedrockBackend,
+    root: Store,
+    *,
+    environ: Mapping[str, str] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Backend:
     """The backend that a job file describes, for runs under `root`. No service is called yet.
 
     Credentials, region and endpoints that the job file does not name are those of the AWS tools; `environ` goes before
     the process's environment. Raises ConfigError.
     """
-    return Backend(spec, root, connect(spec.region, environ), open_staging(spec.staging, root, environ))
+    aws, staging = connect(spec.region, environ), open_staging(spec.staging, root, environ)
+    return Backend(spec, root, aws, staging, clock=clock)

@@ -117,6 +117,8 @@ class Manifest(msgspec.Struct, rename="camel", frozen=True):
         return Usage(input_tokens=asked, output_tokens=self.output_token_count, cached_tokens=cached)
 
 
+_CUT = frozenset({"max_tokens", "length", "LENGTH"})
+CUT_OFF = "the answer was cut off at max_output_tokens: raise it for this operation"
 _line = msgspec.json.Decoder(_Line)
 _manifest = msgspec.json.Decoder(Manifest)
 
@@ -154,6 +156,9 @@ def _answer(record: str, row: _Line, output: _Output) -> Answer:
         status, error, text = "error", _NO_FORM, ""
     elif reason in _REFUSED:
         status, error = "refused", f"the model gave no answer: {reason}"
+    elif reason in _CUT:
+        # Asked again, it would be cut again, and paid for again.
+        status, error, text = "error", CUT_OFF, ""
     else:
         status, error = "ok", ""
     return Answer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,7 @@ class Backend:
         *,
         lane: Lane | None = None,
         settle_seconds: float = SETTLE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         names.check_spec(spec, staging.uri)
         self._spec = spec
@@ -71,6 +72,7 @@ class Backend:
         self._jobs = Jobs(aws, spec)
         self._lane = lane or Lane(root, aws, spec.model, spec.invocation)
         self._settle_seconds = settle_seconds
+        self._clock = clock
         self._seen_ended: dict[str, float] = {}
 
     @property
@@ -179,8 +181,8 @@ class Backend:
 
     def _had_time(self, batch_id: str, look: Look) -> bool:
         """Whether the counters are final: by the provider's clock, or, if that is odd, by how long we have known."""
-        seen = self._seen_ended.setdefault(batch_id, time.monotonic())
-        if time.monotonic() - seen >= self._settle_seconds:
+        now = self._clock()
+        if now - self._seen_ended.setdefault(batch_id, now) >= self._settle_seconds:
             return True
         return look.ended_for is not None and look.ended_for >= self._settle_seconds
 

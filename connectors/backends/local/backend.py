@@ -160,6 +160,7 @@ class LocalBackend:
             answered=status.answered,
             reason=status.reason,
             compute_seconds=math.ceil(status.cpu_seconds),
+            charged=status.answered,
         )
 
     def outputs(self, batch_id: str) -> Iterator[OutputFile]:

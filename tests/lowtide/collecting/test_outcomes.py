@@ -153,7 +153,7 @@ def test_an_error_is_asked_again_only_if_that_may_help(retryable: bool, remainin
     assert outcome is not None
     assert (outcome.status, outcome.reason, outcome.text) == ("error", "overloaded", None)
     assert found.remaining([0]) == remaining
-    assert tokens(found) == {("input", "retried"): 10}
+    assert tokens(found) == {("input", "retried" if retryable else "invalid"): 10}
 
 
 def test_a_refusal_is_final_and_paid_for() -> None:
@@ -244,6 +244,7 @@ def test_a_record_that_was_not_charged_may_be_asked_again() -> None:
     found = collected(answer(0), answer(1), answer(2, "unanswered", input_tokens=0, output_tokens=0))
     assert found.find_lost(range(6), 2) == []
     assert found.find_lost(range(6), None) == []
+    assert found.find_lost(range(6), None, completed=True) == [3, 4, 5]
     assert found.remaining(range(6)) == [2, 3, 4, 5]
 
 
@@ -351,7 +352,8 @@ def naively(attempts: Sequence[Sequence[Answer]]) -> tuple[dict[int, Outcome], l
                 seen[at].append(one)
                 if first:
                     invalid = one.status == "ok" and one.text == "no"
-                    waste = {"ok": "", "refused": "", "error": "retried", "unanswered": "expired"}[one.status]
+                    error = "retried" if one.retryable else "invalid"
+                    waste = {"ok": "", "refused": "", "error": error, "unanswered": "expired"}[one.status]
                     waste = "invalid" if invalid else waste
                     old = kept.get(at)
                     kept[at] = Outcome(

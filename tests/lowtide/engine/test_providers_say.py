@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from support.engine_support import Clock, finish, ledger, results, statuses
@@ -96,14 +97,15 @@ def test_an_answer_that_comes_late_is_waited_for() -> None:
 def test_a_batch_that_found_no_room_after_its_create_call_waits_and_is_no_attempt() -> None:
     store, provider, clock = MemoryStore(), Provider(), Clock()
 
+    when: list[float] = []
+
     class Crowded(StandInBackend):
         noes = 5
-        when: list[float] = []
 
         def poll(self, batch_id: str) -> BatchStatus:
             if self.noes:
                 self.noes -= 1
-                self.when.append(clock.now)
+                when.append(clock.now)
                 return BatchStatus("failed", "failed", reason="token_limit_exceeded", charged=0, fault="quota")
             return super().poll(batch_id)
 
@@ -111,7 +113,7 @@ def test_a_batch_that_found_no_room_after_its_create_call_waits_and_is_no_attemp
     run = open_run(work_on(store, backend, ListedDocuments(TEXTS), shard_records=10, attempts=2), clock=clock)
     assert finish(run, seconds=1, clock=clock).done
     assert statuses(store) == {"ok": 6}
-    pauses = [later - earlier for earlier, later in zip(backend.when, backend.when[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(when)]
     assert pauses == sorted(pauses)
     assert pauses[0] >= 5
     assert pauses[-1] >= 40
@@ -151,8 +153,11 @@ def test_a_batch_that_failed_is_given_time_before_the_next_attempt() -> None:
 
 
 def test_too_few_records_for_a_batch_are_asked_on_demand_at_its_price() -> None:
-    store, provider = MemoryStore(), Provider(lambda request, nth: [ok(request)] if nth > 1 or "3" not in request["text"]
-                                              else [ok(request) | {"status": "error", "retryable": True}])  # fmt: skip
+    def overloaded_at_first(request: dict[str, str], nth: int) -> list[dict[str, object]]:
+        fails = nth == 1 and "3" in request["text"]
+        return [ok(request) | ({"status": "error", "retryable": True} if fails else {})]
+
+    store, provider = MemoryStore(), Provider(overloaded_at_first)
     seen: list[tuple[int, bool]] = []
 
     class Both(StandInBackend):

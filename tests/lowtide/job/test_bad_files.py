@@ -47,7 +47,7 @@ CHANGES = [
     case(
         "  uri: ./tickets/*.txt\n",
         "",
-        "job.yaml:3: source.uri: missing; expected where the documents are: a path, file:// or s3://",
+        "job.yaml:3: source.uri: missing; expected where the documents are: a path, file://, s3://",
         name="no uri",
     ),
     case(
@@ -384,8 +384,8 @@ CHANGES = [
     case(
         "local: {}",
         "locl: {}",
-        "job.yaml:10: backends[0]: found 'locl'; expected a known backend; did you mean 'local'? Allowed: local, bedrock, "
-        "azure-batch, openai-batch",
+        "job.yaml:10: backends[0]: found 'locl'; expected a known backend; did you mean 'local'? Allowed: local, "
+        "bedrock, azure-batch, openai-batch",
         name="backend",
     ),
     case(

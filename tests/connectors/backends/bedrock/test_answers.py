@@ -66,7 +66,9 @@ def test_what_a_filter_stopped_is_refused(reason: str) -> None:
 
 
 def test_an_answer_that_was_cut_off_is_for_the_validator_to_judge() -> None:
-    assert read(modelOutput=converse("{", "max_tokens")).status == "ok"
+    cut = read(modelOutput=converse("{", "max_tokens"))
+    assert (cut.status, cut.retryable) == ("error", False)
+    assert "max_output_tokens" in cut.error
 
 
 FAMILIES: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
