@@ -5,18 +5,23 @@ MAKEFLAGS += --no-print-directory
 export PYTHON
 
 bin := .venv/bin
+# Tests wait for servers more than they compute.
+WORKERS ?= 4
 checked := benchmarks examples infra/dev tests/house conftest.py
 
-.PHONY: help demo test lint bench docs lock clean runtime dev types
+.PHONY: help demo demo-cloud test lint bench docs lock clean runtime dev node types
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: runtime ## Summarize and classify the README of every installed package; no account, no key
 	@$(bin)/python examples/demo.py $(ARGS)
 
-test: dev ## Run all tests; ARGS="-k journal -x" goes to pytest
-	@$(bin)/python -m pytest $(ARGS)
+demo-cloud: dev ## The same at Bedrock, OpenAI and Azure OpenAI, emulated here; the bill held against the ledger
+	@$(bin)/python examples/demo_cloud.py $(ARGS)
+
+test: dev node ## Run all tests; ARGS="-k journal -x" goes to pytest, WORKERS=0 runs them one by one
+	@$(bin)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: dev types ## Check style, types, import directions, the site and the tree
 	$(bin)/ruff check .
@@ -44,6 +49,9 @@ clean: ## Remove what was generated; .venv stays
 
 runtime dev:
 	@infra/dev/venv.sh $@
+
+node:
+	@infra/dev/node.sh
 
 types: dev
 	@$(bin)/python infra/dev/link_types.py .types

@@ -52,7 +52,7 @@ def serving(
         )
         services: Sequence[Service] = (bedrock.service(app), openai.service(app))
         routes = [*Control(app, services).routes(), *(route for service in services for route in service.routes())]
-        server = Server(port, routes, folder, app.stopping)
+        server = Server(port, routes, folder, app.stopping, app.clock.now)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="serve")
         thread.start()
         try:

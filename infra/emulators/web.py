@@ -8,6 +8,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,15 +112,25 @@ class Route:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves routes on the loopback, one thread for each connection. `stopping` ends what hangs."""
+    """Serves routes on the loopback, one thread for each connection. `stopping` ends what hangs.
+
+    `now` gives what the header Date says, in seconds since the epoch.
+    """
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 256
 
-    def __init__(self, port: int, routes: Sequence[Route], folder: Path, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        port: int,
+        routes: Sequence[Route],
+        folder: Path,
+        stopping: threading.Event,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         """Listen on a port of 127.0.0.1, 0 for any; large bodies are spooled in `folder`. Raises OSError."""
-        self.routes, self.folder, self.stopping = tuple(routes), folder, stopping
+        self.routes, self.folder, self.stopping, self.now = tuple(routes), folder, stopping, now
         super().__init__(("127.0.0.1", port), _Connection)
 
     @property
@@ -138,6 +149,10 @@ class _Connection(BaseHTTPRequestHandler):
     server: Server
     wbufsize = _CHUNK
     disable_nagle_algorithm = True
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The time by the server's clock."""
+        return super().date_time_string(self.server.now() if timestamp is None else timestamp)
 
     def _serve(self) -> None:
         with tempfile.SpooledTemporaryFile(_KEPT_IN_MEMORY, dir=str(self.server.folder)) as body:

@@ -179,7 +179,7 @@ def doctor(job: str, as_json: bool) -> int:
 @click.option("--port", default=8787, show_default=True, help="Port of 127.0.0.1; 0 takes a free one.")
 @click.option("--faults", type=click.Path(), help="A YAML file with what is to go wrong.")
 @click.option("--speed", default=1.0, show_default=True, help="Emulated seconds in a real second.")
-@click.option("--seed", default=0, show_default=True, help="Goes into every answer.")
+@click.option("--seed", default=0, show_default=True, help="Varies answers, and the order of results.")
 @click.option("--s3", metavar="URL", help="The S3 server for Bedrock.  [default: AWS_ENDPOINT_URL_S3]")
 @click.option("--blob", metavar="URL", help="Azure Blob storage.  [default: AZURE_STORAGE_CONNECTION_STRING]")
 @ends_well

@@ -13,6 +13,7 @@ import pyarrow as pa
 from lowtide import events as e
 from lowtide.collecting.outcomes import Outcomes, split_lines, waste_of
 from lowtide.collecting.rows import Verdict, build_rows, write_rows
+from lowtide.decisions import CLOCK_SKEW
 from lowtide.engine.context import Context
 from lowtide.engine.submitting import growing_pause
 from lowtide.errors import Transient
@@ -72,9 +73,13 @@ def collect(context: Context, number: int) -> None:
 
 
 def _may_be_late(context: Context, shard: ShardState) -> bool:
-    """Whether so little time has passed since the batch ended that its output may still be growing."""
-    first = context.first_missed.setdefault((shard.number, -shard.attempt), context.clock())
-    return context.clock() - first < context.work.grace.total_seconds()
+    """Whether so little time has passed since the batch ended that its output may still be growing.
+
+    By this process's own clock, or by that of the process that saw it end and what two clocks may differ.
+    """
+    now, grace = context.clock(), context.work.grace.total_seconds()
+    first = context.first_missed.setdefault((shard.number, -shard.attempt), now)
+    return now - first < grace and now - shard.since < grace + CLOCK_SKEW
 
 
 def drain(context: Context, batch_id: str) -> None:

@@ -198,8 +198,10 @@ class Scene:
         *,
         code: int | None = None,
         again: Sequence[str] = (),
+        struck: bool = True,
     ) -> None:
         """What is true at the end of every run: nothing billed twice, the ledger is the bill, one row for each."""
+        assert not struck or all(self.emulator.struck()), "a fault that never struck proves nothing"
         bill = self.emulator.bill()
         assert bill["most_billed"] <= 1 or again, f"billed again: {list(bill['billed_again'].items())[:3]}"
         billed = Counter(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from faults.conftest import Setting
 from faults.scene import DOCUMENTS
+from servers.faulty import Fault, faulty
 
 ALL = {"ok": DOCUMENTS}
 FOREVER = {"times": "forever"}
@@ -111,11 +112,7 @@ def test_a_batch_that_can_never_pass_validation_is_not_tried_again(setting: Sett
 
 
 def test_all_rows_fail(setting: Setting, backend: str) -> None:
-    scene = (
-        setting(backend, {"on": ["row", "converse", "chat"], "do": "row_error", **FOREVER})
-        if backend != "bedrock"
-        else (setting(backend, {"on": "row", "do": "row_error", **FOREVER}))
-    )
+    scene = setting(backend, {"on": "row", "do": "row_error", **FOREVER})
     scene.check(scene.finish(), {"error": DOCUMENTS})
 
 
@@ -135,9 +132,24 @@ def test_no_room_after_the_create_call(setting: Setting) -> None:
     scene.check(scene.finish(), ALL)
 
 
+@pytest.mark.parametrize("backend", ["openai-batch", "azure-batch"])
 def test_an_output_file_that_is_not_there_once(setting: Setting, backend: str) -> None:
     scene = setting(backend, {"on": "download", "do": "not_found", "times": 3})
     scene.check(scene.finish(), ALL)
+
+
+def test_output_objects_that_are_not_there_once(
+    setting: Setting, moto_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = setting("bedrock")
+    with faulty(moto_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.faults = [
+            Fault("GET", 404, "NoSuchKey", where=".jsonl.out", times=3),
+            Fault("GET", 503, "SlowDown", where="manifest", times=2),
+        ]
+        scene.check(scene.finish(), ALL)
+        assert not any(fault.times for fault in proxy.faults)
 
 
 @pytest.mark.parametrize("how", ["upper_case", "iso_times", "empty_file_ids"])

@@ -72,6 +72,16 @@ def test_an_answer_that_was_charged_and_is_missing_is_not_bought_again() -> None
     assert sum(quantity for (kind, _), quantity in wastes(store, run).items() if kind == "input") == 60
 
 
+def test_processes_that_never_stay_give_a_lost_answer_up_as_well() -> None:
+    store, provider, clock = MemoryStore(), Provider(), Clock()
+    work = work_on(store, Telling(provider, hide=lambda line: b"text 2" in line), ListedDocuments(TEXTS))
+    for _ in range(20):
+        if open_run(work, clock=clock).advance().done:
+            break
+        clock.now += 60
+    assert statuses(store) == {"ok": 5, "error": 1}
+
+
 def test_who_wants_a_lost_answer_can_buy_it_again() -> None:
     store, provider, clock = MemoryStore(), Provider(), Clock()
     backend = Telling(provider, hide=lambda line: b"text 2" in line)
