@@ -23,6 +23,6 @@ def sources(checkout: Path, tmp_path: Path) -> Path:
     copy.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(checkout / name, copy)
-    for name in (*MAPPED, "infra/dev"):
+    for name in (*MAPPED, "infra"):
         shutil.copytree(checkout / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     return copy

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from servers.process import serving
 
 
 def moto() -> AbstractContextManager[str]:
     """moto_server: https://docs.getmoto.org/en/latest/docs/server_mode.html"""
-    return serving(
-        lambda port: [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], ready="/moto-api/"
-    )
+    program = Path(__file__).with_name("moto_server.py")
+    return serving(lambda port: [sys.executable, str(program), str(port)], ready="/moto-api/")
 
 
 def ministack() -> AbstractContextManager[str]:

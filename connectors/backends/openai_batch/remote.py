@@ -7,6 +7,7 @@ failed `POST /batches` up to three times, without an idempotency key: two batche
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,14 +50,21 @@ class Remote:
         self._account = account
 
     @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        # Reading all certificates takes a while, and both clients trust the same ones.
+        return httpx2.create_ssl_context()
+
+    @cached_property
     def _looking(self) -> openai.OpenAI:
-        return _client(self._account, _LOOKS, openai.DefaultHttpxClient(event_hooks={"response": [_leave_long_waits]}))
+        hooks = {"response": [_leave_long_waits]}
+        return _client(self._account, _LOOKS, openai.DefaultHttpxClient(event_hooks=hooks, verify=self._tls))
 
     @cached_property
     def _once(self) -> openai.OpenAI:
         # A connection that was left open may be closed while a call is on its way: then nobody knows what became of it.
         limits = httpx2.Limits(max_connections=20, max_keepalive_connections=0)
-        return _client(self._account, 0, openai.DefaultHttpxClient(limits=limits, follow_redirects=False))
+        once = openai.DefaultHttpxClient(limits=limits, follow_redirects=False, verify=self._tls)
+        return _client(self._account, 0, once)
 
     def upload(self, name: str, content: BinaryIO) -> RemoteFile:
         """Upload an input file, streamed. Raises Transient or Terminal: nothing costs anything yet."""
