@@ -16,7 +16,7 @@ from lowtide.collecting.rows import Verdict, build_rows, write_rows
 from lowtide.decisions import CLOCK_SKEW
 from lowtide.engine.context import Context
 from lowtide.engine.submitting import growing_pause
-from lowtide.errors import Transient
+from lowtide.errors import LowtideError, Transient
 from lowtide.states import Attempt, ShardState
 
 
@@ -68,8 +68,13 @@ def collect(context: Context, number: int) -> None:
         if cancelled and remaining:
             settled = msgspec.structs.replace(settled, given_up="cancelled")
         context.journal.append(collected, settled, guard=lambda now: now.cancelled == cancelled)
-    with contextlib.suppress(Transient):
-        context.backend.discard(shard.batch_id)
+    _discard(context, shard.batch_id)
+
+
+def _discard(context: Context, batch_id: str) -> None:
+    """Tidy up at the provider. What cannot be removed there, for whatever reason, must not hold the run up."""
+    with contextlib.suppress(LowtideError):
+        context.backend.discard(batch_id)
 
 
 def _may_be_late(context: Context, shard: ShardState) -> bool:
@@ -99,8 +104,7 @@ def drain(context: Context, batch_id: str) -> None:
         region=status.region,
     )
     context.journal.append(drained)
-    with contextlib.suppress(Transient):
-        context.backend.discard(batch_id)
+    _discard(context, batch_id)
 
 
 def settle(context: Context, number: int, reason: str) -> None:

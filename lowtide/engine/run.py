@@ -26,7 +26,7 @@ from lowtide.decisions import (
 )
 from lowtide.engine import building, collecting, publishing, submitting
 from lowtide.engine.context import Context
-from lowtide.errors import StalePlan, Transient
+from lowtide.errors import StalePlan, Terminal, Transient
 from lowtide.journal import Superseded
 from lowtide.ledger import spent
 from lowtide.plan import RunPlan
@@ -51,6 +51,8 @@ class Progress:
 Listener = Callable[[Progress], None]
 
 _MOST_TROUBLED_PASSES = 100
+_LONGEST_BLIND = 6 * 3600.0
+"""Seconds for which a batch may be out of sight before somebody should know."""
 
 
 class Run:
@@ -60,6 +62,7 @@ class Run:
         self.context = context
         self._answered: dict[tuple[int, int], int] = {}
         self._documents = context.state.documents
+        self._unseen: dict[int, float] = {}
         self._over_budget = False
         self.trouble = ""
         self.chores: list[Callable[[], bool]] = []
@@ -235,14 +238,24 @@ class Run:
                 context.store.delete(f"{context.work.folder}/open/{self.plan.run_id}")
 
     def _poll(self, number: int, stop: bool) -> None:
-        """Look at a batch. An error of the poll says nothing about the batch, so it is passed over."""
+        """Look at a batch. An error of the poll says nothing about the batch, so it is passed over.
+
+        Raises Terminal if it cannot be looked at for hours on end: it may have been deleted.
+        """
         shard = self.state.shards[number]
         try:
             status = self.context.backend.poll(shard.batch_id)
             if stop and status.outcome is None:
                 self.context.backend.cancel(shard.batch_id)
-        except Transient:
+        except Transient as error:
+            since = self._unseen.setdefault(number, self.context.clock())
+            if self.context.clock() - since > _LONGEST_BLIND:
+                raise Terminal(
+                    f"batch {shard.batch_id} could not be looked at for {_LONGEST_BLIND / 3600:.0f} hours: {error}; "
+                    "nothing is lost, and the same command goes on once it can"
+                ) from error
             return
+        self._unseen.pop(number, None)
         self._answered[number, shard.attempt] = min(status.answered, shard.records)
         if status.outcome is not None:
             self.context.journal.append(

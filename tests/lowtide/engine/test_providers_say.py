@@ -23,7 +23,7 @@ from support.standins import (
 from lowtide.collecting.outcomes import LOST
 from lowtide.engine import open_run
 from lowtide.engine.context import Context
-from lowtide.errors import SubmitUnknown
+from lowtide.errors import SubmitUnknown, Terminal, Transient
 from lowtide.events import Submitting
 from lowtide.prices import Price
 from lowtide.records import BatchStatus, OutputFile, Shard, Usage
@@ -196,6 +196,41 @@ def test_what_was_kept_elsewhere_is_removed_at_the_provider() -> None:
     store, provider = MemoryStore(), Provider()
     assert finish(open_run(work_on(store, StandInBackend(provider), ListedDocuments(TEXTS)))).done
     assert provider.calls["discard"] == len(provider.batches) == 2
+
+
+def test_a_batch_that_is_out_of_sight_for_hours_is_told_of_and_not_sent_again() -> None:
+    store, provider, clock = MemoryStore(), Provider(), Clock()
+
+    class Gone(StandInBackend):
+        gone = True
+
+        def poll(self, batch_id: str) -> BatchStatus:
+            if self.gone:
+                raise Transient("404: no such batch")
+            return super().poll(batch_id)
+
+    backend = Gone(provider)
+    run = open_run(work_on(store, backend, ListedDocuments(TEXTS), shard_records=10), clock=clock)
+    begun = clock.now
+    with pytest.raises(Terminal, match="6 hours: 404"):  # noqa: PT012 - it is told of at some pass, not at the first
+        for _ in range(60):
+            run.advance()
+            clock.now += 600
+    assert 6 * 3600 < clock.now - begun < 7 * 3600
+    backend.gone = False
+    assert finish(run, seconds=60, clock=clock).done
+    assert provider.calls["submit"] == 1
+
+
+def test_what_cannot_be_removed_at_the_provider_holds_nothing_up() -> None:
+    store, provider = MemoryStore(), Provider()
+
+    class Locked(StandInBackend):
+        def discard(self, batch_id: str) -> None:
+            raise Terminal("s3:DeleteObject is denied")
+
+    assert finish(open_run(work_on(store, Locked(provider), ListedDocuments(TEXTS)))).done
+    assert statuses(store) == {"ok": 6}
 
 
 def test_a_create_call_that_wakes_up_too_late_is_stopped_and_put_into_the_ledger() -> None:
