@@ -12,7 +12,6 @@ import msgspec
 import pyarrow as pa
 
 from lowtide import engine
-from lowtide.cli import views
 from lowtide.cli.progress import shown
 from lowtide.connectors.assembly import assemble
 from lowtide.engine import Run
@@ -37,6 +36,8 @@ def plan(job: str, window: str, *, as_json: bool) -> int:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(planned)).decode())
     else:
+        from lowtide.cli import views
+
         views.show_plan(planned)
     return DONE
 
@@ -71,12 +72,14 @@ class _NoPandas(MetaPathFinder):
 
 
 def slim_arrow() -> None:
-    """Let pyarrow return memory at once, and find no pandas: else it imports it for the first list that it is given.
+    """Let pyarrow return memory at once, use one core, and find no pandas.
 
-    That would cost an eighth of a second and 30 MB, for nothing: the engine knows no data frames. Whoever imports
-    pandas himself still can.
+    A shard's join is too short to share out, and threads keep memory of their own. pandas would be imported for the
+    first list that pyarrow is given, to see if it is a frame: an eighth of a second and 30 MB for nothing, since the
+    engine knows no data frames. Whoever imports pandas himself still can.
     """
     pa.set_memory_pool(pa.system_memory_pool())
+    pa.set_cpu_count(1)
     if "pandas" in sys.modules:
         return
     hidden = _NoPandas()
@@ -143,6 +146,9 @@ def _tell(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(summary)).decode())
     else:
+        # Its look costs a tenth of what a whole small run does; who wants JSON is spared it.
+        from lowtide.cli import views
+
         views.show_summary(summary)
 
 
