@@ -26,6 +26,7 @@ class StandIn:
     provider = "nobody"
     region = ""
     model = batch.MODEL
+    places: tuple[str, ...] = ()
     parameters: Mapping[str, str | int | float | bool] = {}
     limits: Limits = batch.LIMITS
 

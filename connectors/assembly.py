@@ -70,8 +70,11 @@ def _price(job: Job) -> Price:
     missing += ["on_demand_price"] if isinstance(spec, BedrockBackend) and demanded is None else []
     if job.budget.run_usd is not None and missing:
         raise ConfigError(
-            f"budget.run_usd cannot be kept without prices: set {' and '.join(missing)} under backends[0].{spec.kind}, "
-            "such as price: {input: 0.15, output: 0.60}, in USD for a million tokens"
+            "\n".join(
+                f"backends[0].{spec.kind}.{key}: missing; budget.run_usd cannot be kept without it: set USD for a "
+                f"million tokens, such as {key}: {{input: 0.15, output: 0.60}}"
+                for key in missing
+            )
         )
     on_demand = None if demanded is None else _of_contract(demanded, f"{spec.model} on demand")
     return _of_contract(spec.price, f"{spec.model} batch", on_demand)

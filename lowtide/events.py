@@ -59,7 +59,8 @@ class BuildFinished(Event, frozen=True, tag="build_finished"):
 class Submitting(Event, frozen=True, tag="submitting"):
     """Written before the create call: `owner` is about to create a batch for this attempt.
 
-    `on_demand` says that its records are too few for a batch, and are asked one by one.
+    `on_demand` says that its records are too few for a batch, and are asked one by one. `places` are where the batch
+    may lie: it can be looked for there, and nowhere else.
     """
 
     shard: int
@@ -69,6 +70,7 @@ class Submitting(Event, frozen=True, tag="submitting"):
     expires: float
     reserved: Decimal = Decimal(0)
     on_demand: bool = False
+    places: tuple[str, ...] = ()
 
 
 class Missing(Event, frozen=True, tag="missing"):

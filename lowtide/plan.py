@@ -77,6 +77,25 @@ class PlannedOperation(msgspec.Struct, frozen=True):
     version: str
 
 
+class PlannedPrice(msgspec.Struct, frozen=True):
+    """The prices that a run was planned with, and that its rows and its ledger go by to its end."""
+
+    price_id: str
+    source: str
+    per_unit: dict[str, Decimal]
+    on_demand: PlannedPrice | None = None
+
+    @classmethod
+    def of(cls, price: Price) -> PlannedPrice:
+        return cls(
+            price.price_id, price.source, dict(price.per_unit), cls.of(price.on_demand) if price.on_demand else None
+        )
+
+    def price(self) -> Price:
+        """The same, to reckon with."""
+        return Price(self.price_id, self.source, self.per_unit, self.on_demand.price() if self.on_demand else None)
+
+
 class RunPlan(msgspec.Struct, frozen=True):
     """The run's `plan.json`. Times in seconds since the epoch, money in USD. `notes` are what its reader should know.
 
@@ -111,6 +130,7 @@ class RunPlan(msgspec.Struct, frozen=True):
     price_id: str
     tags: dict[str, str]
     notes: tuple[str, ...] = ()
+    price: PlannedPrice | None = None
 
     def token(self, shard: int, attempt: int) -> str:
         """The name of one attempt at one shard, the same after a crash."""
@@ -214,6 +234,7 @@ def make_plan(work: Work, inputs: Inputs, now: float) -> RunPlan:
         price_id=price.price_id,
         tags=dict(work.tags),
         notes=tuple(_notes(work, inputs, few=few)),
+        price=PlannedPrice.of(work.price),
     )
 
 

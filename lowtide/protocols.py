@@ -54,6 +54,10 @@ class Backend(Protocol):
     def limits(self) -> Limits:
         """What one batch may hold."""
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where its batches may lie, region and address: a run does not go on where it cannot see them."""
+
     def refusal(self, operation: Operation) -> str | None:
         """Why this backend cannot do the operation, and what can; None if it can."""
 

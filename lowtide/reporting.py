@@ -21,6 +21,7 @@ def report_of(run: Run, out: BinaryIO) -> None:
         "ledger": ledger_path(plan.job, plan.window, plan.run_id),
         "runs": runs_path(plan.job, plan.window, plan.run_id),
     }
+    summary = summarize(run)
     meta = ReportMeta(
         job=plan.job,
         window=plan.window,
@@ -29,7 +30,8 @@ def report_of(run: Run, out: BinaryIO) -> None:
         shards=shard_times(run),
         tables={name: store.uri_of(path) for name, path in paths.items()},
         deadline=moment(plan.deadline),
-        state=summarize(run).state,
+        state=summary.state,
+        priced=summary.priced,
     )
     with ExitStack() as stack:
         opened = {

@@ -70,6 +70,7 @@ class Attempt(msgspec.Struct, frozen=True):
     region: str = ""
     on_demand: bool = False
     surplus: bool = False
+    places: tuple[str, ...] = ()
 
 
 class ShardState(msgspec.Struct, frozen=True):
@@ -77,7 +78,8 @@ class ShardState(msgspec.Struct, frozen=True):
 
     `base` is the number of attempts made before the shard was last reopened, `reopenings` how often it has been.
     `answers` are the files of earlier attempts. `idle` counts the attempts in a row that were never begun. `charged`,
-    `usage` and `fault` are what the provider says of the batch that has ended.
+    `usage` and `fault` are what the provider says of the batch that has ended. `places` are where a batch of it may
+    lie, `absences` how often one of the attempt's batches was looked for in vain.
     """
 
     number: int
@@ -101,6 +103,8 @@ class ShardState(msgspec.Struct, frozen=True):
     reason: str = ""
     not_before: float = 0.0
     on_demand: bool = False
+    places: tuple[str, ...] = ()
+    absences: int = 0
     batch_id: str = ""
     outcome: str = ""
     charged: int | None = None
@@ -149,6 +153,13 @@ class RunState(msgspec.Struct, frozen=True):
     def surplus(self) -> list[Attempt]:
         """Batches that nobody waits for, and that are not known to have ended."""
         return [attempt for attempt in self.attempts.values() if attempt.surplus and not attempt.collected_at]
+
+    @property
+    def places(self) -> set[str]:
+        """Where batches may lie that are not collected yet."""
+        out = (Phase.SUBMITTING, Phase.SUBMITTED, Phase.ENDED)
+        shards = (place for s in self.shards.values() if s.phase in out for place in s.places)
+        return {*shards, *(place for attempt in self.surplus for place in attempt.places)}
 
     @property
     def reserved(self) -> Decimal:
@@ -257,7 +268,11 @@ class _Draft:
 
     def _surplus(self, event: e.Surplus) -> None:
         kept = self.attempts.get(_key(event.shard, event.attempt))
-        if event.batch_id in self.attempts or (kept is not None and kept.batch_id == event.batch_id):
+        if (
+            event.shard not in self.shards
+            or event.batch_id in self.attempts
+            or (kept is not None and kept.batch_id == event.batch_id)
+        ):
             raise IllegalEvent(f"batch {event.batch_id} is known already")
         self.attempts[event.batch_id] = Attempt(
             event.shard,
@@ -267,6 +282,7 @@ class _Draft:
             event.at,
             on_demand=event.on_demand,
             surplus=True,
+            places=self.shards[event.shard].places,
         )
 
     def _drained(self, event: e.Drained) -> None:
@@ -305,12 +321,21 @@ class _Draft:
                     "expires": event.expires,
                     "reserved": event.reserved,
                     "on_demand": event.on_demand,
+                    "places": event.places,
                     "missing_since": 0.0,
                 }
             case e.Missing():
                 return {"missing_since": shard.missing_since or event.at, "since": shard.since}
             case e.Absent():
-                return {"owner": "", "reserved": Decimal(0), "reason": "the create call was not accepted"}
+                # Once may be an accident; a create call that fails time and again is given more and more time.
+                pause = 5.0 * (1 << min(shard.absences, 6)) if shard.absences else 0.0
+                return {
+                    "owner": "",
+                    "reserved": Decimal(0),
+                    "reason": "the create call was not accepted",
+                    "absences": shard.absences + 1,
+                    "not_before": event.at + pause if pause else shard.not_before,
+                }
             case e.Refused():
                 return {
                     "owner": "",
@@ -354,6 +379,7 @@ class _Draft:
                     "rows": "",
                     "given_up": "",
                     "not_before": event.not_before,
+                    "absences": 0,
                     "charged": None,
                     "usage": None,
                     "fault": "",

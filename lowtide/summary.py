@@ -14,10 +14,15 @@ from lowtide.states import Phase
 
 FAILED = ("invalid", "refused", "error")
 """Statuses that end a run with exit code 4."""
+UNPRICED = ": no price"
+"""How the name of a price ends that the job file does not give."""
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """Money in USD, times in seconds since the epoch (0: not yet), `state` in words."""
+    """Money in USD, times in seconds since the epoch (0: not yet), `state` in words.
+
+    `over_budget` and `cut_short` say that rows were skipped for the budget, or because the run was cancelled.
+    """
 
     job: str
     window: str
@@ -37,6 +42,7 @@ class Summary(msgspec.Struct, frozen=True):
     wasted_tokens: int
     compute_seconds: int
     cost_usd: Decimal
+    price_id: str
     reserved_usd: Decimal
     started: float
     finished: float
@@ -44,7 +50,18 @@ class Summary(msgspec.Struct, frozen=True):
     results: str
     ledger: str
     over_budget: bool
+    cut_short: bool
     waiting_for: list[str]
+
+    @property
+    def priced(self) -> bool:
+        """Whether `cost_usd` says what was spent: it is 0 where no price is known."""
+        return bool(self.cost_usd) or not self.price_id.endswith(UNPRICED)
+
+    @property
+    def unasked(self) -> bool:
+        """Whether there are rows, and all were skipped: nothing could be asked."""
+        return 0 < self.rows == self.counts.get("skipped", 0)
 
     @property
     def failed(self) -> int:
@@ -85,6 +102,7 @@ def summarize(run: Run) -> Summary:
         wasted_tokens=wasted,
         compute_seconds=sum(attempt.compute_seconds for attempt in state.attempts.values()),
         cost_usd=spent(state, run.context.work.price),
+        price_id=plan.price_id,
         reserved_usd=state.reserved,
         started=state.started_at,
         finished=state.published_at,
@@ -92,6 +110,7 @@ def summarize(run: Run) -> Summary:
         results=store.uri_of(results_path(plan.job, plan.window)),
         ledger=store.uri_of(ledger_path(plan.job, plan.window, plan.run_id)),
         over_budget=any(shard.given_up == "budget" for shard in state.shards.values()),
+        cut_short=any(shard.given_up == "cancelled" for shard in state.shards.values()),
         waiting_for=[
             f"shard {s.number}: {s.reason}" for s in state.shards.values() if s.phase is Phase.BUILT and s.reason
         ],

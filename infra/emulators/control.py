@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
@@ -60,7 +61,7 @@ class Control:
             value = asked.get(name)
             if value is None:
                 continue
-            if not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise Refused(_bad(f"`{name}` is a number"))
             try:
                 change(float(value))

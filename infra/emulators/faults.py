@@ -20,9 +20,11 @@ Every occasion has the fact `service` (bedrock, openai, azure); those of a recor
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,6 +92,7 @@ BATCH_FAULTS = frozenset(
 # How an answer about a batch is written.
 FORM_FAULTS = frozenset({"upper_case", "iso_times", "skew", "empty_file_ids"})
 _BATCH_POINTS = frozenset({"validate", "process", "output"})
+FACTS = frozenset(["service", "operation", "account", "model", "deployment", "batch", "name", "record", "text", "file"])
 _KEYS = frozenset(["on", "do", "times", "rate", "after", "each", "seconds", "code", "message", "match"])
 
 
@@ -211,12 +214,16 @@ class Faults:
 def read_plan(path: Path) -> Mapping[str, object]:
     """A plan from a YAML file, checked. Raises BadPlan, OSError."""
     try:
-        plan = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+        plan = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadPlan(f"{path} is not YAML: {error}") from error
+    plan = {} if plan is None else plan
     if not isinstance(plan, Mapping):
         raise BadPlan(f"{path}: a plan is a mapping with `seed` and `rules`")
-    _parsed(plan)
+    try:
+        _parsed(plan)
+    except BadPlan as error:
+        raise BadPlan(f"{path}: {error}") from error
     return plan
 
 
@@ -231,18 +238,56 @@ def _parsed(plan: Mapping[str, object]) -> tuple[int, tuple[_Rule, ...]]:
     seed, rules = plan.get("seed", 0), plan.get("rules", [])
     if unknown or not isinstance(seed, int) or not isinstance(rules, Sequence) or isinstance(rules, str):
         raise BadPlan(
-            "a plan is {seed: <whole number>, rules: [...]}" + (f", not {sorted(unknown)}" if unknown else "")
+            "a plan is {seed: <whole number>, rules: [...]}"
+            + (f"; {_unknown(unknown, ('seed', 'rules'))}" if unknown else "")
         )
     return seed, tuple(_rule(number, rule) for number, rule in enumerate(rules, 1))
 
 
 def _rule(number: int, given: object) -> _Rule:
-    if not isinstance(given, Mapping) or not {"on", "do"} <= set(given) or set(given) - _KEYS:
-        raise BadPlan(f"rule {number} needs `on` and `do`, and knows {sorted(_KEYS)}: {given!r}")
-    on = frozenset([given["on"]] if isinstance(given["on"], str) else given["on"])
-    if not on or on - POINTS:
-        raise BadPlan(f"rule {number}: `on` knows {sorted(POINTS)}, not {sorted(on - POINTS)}")
+    if not isinstance(given, Mapping):
+        raise BadPlan(f"rule {number} needs `on` and `do`: it is a mapping, not {given!r}")
+    if unknown := set(given) - _KEYS:
+        raise BadPlan(f"rule {number}: {_unknown(unknown, _KEYS)}")
+    if not {"on", "do"} <= set(given):
+        raise BadPlan(f"rule {number} needs `on` and `do`")
+    points = [given["on"]] if isinstance(given["on"], str) else given["on"]
+    if not isinstance(points, Sequence) or not points or not all(isinstance(point, str) for point in points):
+        raise BadPlan(f"rule {number}: `on` is a point or a list of points; known: {', '.join(sorted(POINTS))}")
+    on = frozenset(points)
+    if on - POINTS:
+        raise BadPlan(f"rule {number}: `on`: {_unknown(on - POINTS, POINTS)}")
     do = given["do"]
+    allowed = _faults_at(on)
+    if not isinstance(do, str) or do not in allowed:
+        raise BadPlan(f"rule {number}: `do` on {', '.join(sorted(on))}: {_unknown([do], allowed)}")
+    times = given.get("times", 1)
+    if times != "forever":
+        times = _number(number, "times", times, whole=True)
+    match = given.get("match", {})
+    if not isinstance(match, Mapping):
+        raise BadPlan(f"rule {number}: `match` is a mapping of facts, not {match!r}")
+    if unknown := set(match) - FACTS:
+        raise BadPlan(f"rule {number}: `match`: {_unknown(unknown, FACTS)}")
+    each = given.get("each")
+    return _Rule(
+        fault=Fault(
+            do,
+            _number(number, "seconds", given.get("seconds", 0.0), least=-math.inf if do == "skew" else 0.0),
+            str(given.get("code", "")),
+            str(given.get("message", "")),
+        ),
+        on=on,
+        times=None if times == "forever" else int(times),
+        rate=_number(number, "rate", given.get("rate", 1.0), most=1.0),
+        after=int(_number(number, "after", given.get("after", 0), whole=True)),
+        each=None if each is None else int(_number(number, "each", each, whole=True)),
+        match=dict(match),
+        number=number,
+    )
+
+
+def _faults_at(on: Iterable[str]) -> set[str]:
     allowed = set[str]()
     for point in on:
         allowed |= ROW_FAULTS if point == "row" else BATCH_FAULTS if point in _BATCH_POINTS else CALL_FAULTS
@@ -252,24 +297,24 @@ def _rule(number: int, given: object) -> _Rule:
             allowed |= {"stop_late"}
         if point in {"converse", "chat"}:
             allowed |= {"refuse", "invalid", "poison"}
-    if do not in allowed:
-        raise BadPlan(f"rule {number}: `do` on {sorted(on)} knows {sorted(allowed)}, not {do!r}")
-    times = given.get("times", 1)
-    match = given.get("match", {})
-    if not (times == "forever" or isinstance(times, int)) or not isinstance(match, Mapping):
-        raise BadPlan(f"rule {number}: `times` is a number or `forever`, and `match` a mapping")
-    try:
-        return _Rule(
-            fault=Fault(
-                do, float(given.get("seconds", 0.0)), str(given.get("code", "")), str(given.get("message", ""))
-            ),
-            on=on,
-            times=None if times == "forever" else int(times),
-            rate=float(given.get("rate", 1.0)),
-            after=int(given.get("after", 0)),
-            each=None if given.get("each") is None else int(given["each"]),
-            match=dict(match),
-            number=number,
-        )
-    except (TypeError, ValueError) as error:
-        raise BadPlan(f"rule {number}: {error}") from error
+    return allowed
+
+
+def _number(
+    rule: int, key: str, given: object, *, whole: bool = False, least: float = 0.0, most: float = math.inf
+) -> float:
+    fits = isinstance(given, int if whole else int | float) and not isinstance(given, bool)
+    if not fits or not isinstance(given, int | float) or not math.isfinite(given) or not least <= given <= most:
+        kind = "a whole number" if whole else "a number"
+        span = "" if least == -math.inf else " from 0 up" if most == math.inf else f" from 0 to {most:g}"
+        also = " or `forever`" if key == "times" else ""
+        raise BadPlan(f"rule {rule}: `{key}` is {kind}{span}{also}, not {given!r}")
+    return given
+
+
+def _unknown(found: Iterable[object], known: Iterable[str]) -> str:
+    """The first of what was found and is not known, with its nearest neighbour."""
+    name, names = sorted(map(str, found))[0], sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown: {name!r}; {meant}known: {', '.join(names)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from pathlib import Path
@@ -15,8 +16,8 @@ from lowtide.errors import ConfigError
 
 def emulate(*, port: int, faults: str | None, speed: float, seed: int, s3: str | None, blob: str | None) -> int:
     """Serve until interrupted; the first line of output is the address, the rest is what clients have to set."""
-    if speed <= 0:
-        raise ConfigError(f"--speed: found {speed}; expected a number above 0")
+    if not 0 < speed < math.inf:
+        raise ConfigError(f"--speed: found {speed}; expected a finite number above 0")
     try:
         plan = None if faults is None else read_plan(Path(faults))
     except BadPlan as error:
@@ -39,10 +40,14 @@ def emulate(*, port: int, faults: str | None, speed: float, seed: int, s3: str |
 def _settings(url: str) -> str:
     return f"""
 # For OpenAI:
-export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=emulated
-# For Azure OpenAI (deployments are listed at {url}/_emulator/settings):
-export AZURE_OPENAI_ENDPOINT={url} AZURE_OPENAI_API_KEY=emulated
+export OPENAI_BASE_URL={url}/v1
+export OPENAI_API_KEY=emulated
+# For Azure OpenAI; {url}/_emulator/settings lists the deployments:
+export AZURE_OPENAI_ENDPOINT={url}
+export AZURE_OPENAI_API_KEY=emulated
 # For Bedrock, beside AWS_ENDPOINT_URL_S3 for a bucket on an S3 server:
-export AWS_ENDPOINT_URL_BEDROCK={url} AWS_ENDPOINT_URL_BEDROCK_RUNTIME={url} AWS_ENDPOINT_URL_SERVICE_QUOTAS={url}
+export AWS_ENDPOINT_URL_BEDROCK={url}
+export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={url}
+export AWS_ENDPOINT_URL_SERVICE_QUOTAS={url}
 # What a provider would charge so far:
 curl {url}/_emulator/bill"""

@@ -55,7 +55,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 2 bad input, 3 nothing to do or stale, 4 finished with failed rows, 5 over budget.",
+    epilog="Exit codes: 0 done, 2 bad input, 3 nothing to do or stale, 4 done but rows are missing, 5 over budget.",
 )
 @click.version_option(__version__, prog_name="lowtide")
 def main() -> None:
@@ -176,7 +176,13 @@ def doctor(job: str, as_json: bool) -> int:
 
 
 @main.command()
-@click.option("--port", default=8787, show_default=True, help="Port of 127.0.0.1; 0 takes a free one.")
+@click.option(
+    "--port",
+    default=8787,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port of 127.0.0.1; 0 takes a free one.",
+)
 @click.option("--faults", type=click.Path(), help="A YAML file with what is to go wrong.")
 @click.option("--speed", default=1.0, show_default=True, help="Emulated seconds in a real second.")
 @click.option("--seed", default=0, show_default=True, help="Varies answers, and the order of results.")

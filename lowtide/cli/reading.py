@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from lowtide import engine
 from lowtide.cli import views
-from lowtide.cli.running import prepare
+from lowtide.cli.running import never_ran, prepare
 from lowtide.engine.publishing import results_path
 from lowtide.errors import ConfigError
 from lowtide.plan import Work
@@ -23,11 +23,14 @@ from lowtide.reporting import report_of
 def show(job: str, window: str, *, rows: int, only: str | None, as_json: bool) -> int:
     """Print the first rows of the window's results."""
     work = prepare(job, window)
+    if work.root.info(results_path(work.job, work.window.name)) is None and engine.find_run(work) is None:
+        raise never_ran(work, job, window)
     found = list(islice(_rows(work, only), rows))
     if as_json:
         click.echo(orjson.dumps(found, default=str, option=orjson.OPT_INDENT_2).decode())
     else:
-        views.show_rows(found)
+        key = work.reading.get("id")
+        views.show_rows(found, key=key if isinstance(key, str) and key in work.fields else "")
         if not found:
             click.echo("no such rows", err=True)
     return 0
@@ -48,8 +51,10 @@ def report(job: str, window: str, *, out: str | None) -> int:
     """Write the report of the window's last run."""
     work = prepare(job, window)
     run = engine.find_run(work)
-    if run is None or not run.state.published_at:
-        raise ConfigError(f"job {work.job!r} has published nothing over window {work.window.name!r}: run it first")
+    if run is None:
+        raise never_ran(work, job, window)
+    if not run.state.published_at:
+        raise ConfigError(f"run {run.plan.run_id} of job {work.job!r} has published nothing yet: see `lowtide status`")
     if out == "-":
         report_of(run, sys.stdout.buffer)
         return 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from importlib.abc import MetaPathFinder
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import msgspec
@@ -19,20 +21,26 @@ from lowtide.errors import ConfigError, StalePlan
 from lowtide.events import CancelRequested
 from lowtide.job import load_job
 from lowtide.plan import Work
-from lowtide.summary import Summary, summarize
+from lowtide.summary import FAILED, Summary, summarize
 from lowtide.windows import parse_window
 
 DONE, NOTHING_TO_DO, FAILED_ROWS, OVER_BUDGET = 0, 3, 4, 5
 
 
-def prepare(job: str, window: str, *, writes: bool = False) -> Work:
-    """The job's work over the window, ready to be planned; with `writes`, the root is tried out first."""
-    return assemble(load_job(Path(job)), parse_window(window), try_root=writes)
+def prepare(job: str, window: str, *, writes: bool = False, spends: bool = False) -> Work:
+    """The job's work over the window, ready to be planned; with `writes`, the root is tried out first.
+
+    With `spends`, says which cap of the job file nothing will stop at.
+    """
+    loaded = load_job(Path(job))
+    if spends and loaded.budget.month_usd is not None:
+        click.echo("note: budget.month_usd is not enforced in this version; budget.run_usd is", err=True)
+    return assemble(loaded, parse_window(window), try_root=writes)
 
 
 def plan(job: str, window: str, *, as_json: bool) -> int:
     """Show the plan."""
-    planned = engine.plan_run(prepare(job, window))
+    planned = engine.plan_run(prepare(job, window, spends=True))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(planned)).decode())
     else:
@@ -46,10 +54,10 @@ def run(job: str, window: str, *, direct: bool, wait: bool, retry: bool, as_json
     """Run, or go on, and say how it ended."""
     if direct:
         slim_arrow()
-    work = prepare(job, window, writes=True)
+    work = prepare(job, window, writes=True, spends=True)
     current = engine.open_run(work, retry=retry)
     if engine.is_published(current) and not current.chores:
-        return _nothing_to_do(current, as_json=as_json)
+        return _nothing_to_do(current, _Command(job, window), as_json=as_json)
     with shown(quiet=as_json) as listen:
         if direct:
             engine.drive(current, listen, poll=work.poll_seconds, until=None if wait else 0.0)
@@ -59,7 +67,7 @@ def run(job: str, window: str, *, direct: bool, wait: bool, retry: bool, as_json
             run_through_prefect(job, window, wait=wait, listen=listen, fallback=current)
     current.refresh()
     summary = summarize(current)
-    _tell(summary, as_json=as_json)
+    _tell(current, summary, _Command(job, window), as_json=as_json)
     return exit_code(current, summary)
 
 
@@ -92,8 +100,8 @@ def slim_arrow() -> None:
 
 def status(job: str, window: str, *, as_json: bool) -> int:
     """Show where the window's last run stands."""
-    summary = summarize(_last_run(job, window))
-    _tell(summary, as_json=as_json)
+    current = _last_run(job, window)
+    _tell(current, summarize(current), _Command(job, window), as_json=as_json)
     return DONE
 
 
@@ -103,6 +111,7 @@ def cancel(job: str, window: str) -> int:
     if current.state.published_at:
         click.echo(f"run {current.plan.run_id} is finished: there is nothing to cancel", err=True)
         return NOTHING_TO_DO
+    current.check_places()
     pause = min(current.context.work.poll_seconds, 5.0)
     if current.differs():
         while not engine.wind_down(current):
@@ -113,7 +122,7 @@ def cancel(job: str, window: str) -> int:
             current.context.journal.append(CancelRequested(at=current.context.clock()))
         with shown() as listen:
             engine.drive(current, listen, poll=pause)
-    _tell(summarize(current), as_json=False)
+    _tell(current, summarize(current), _Command(job, window), as_json=False)
     _say_if_kept(current)
     return DONE
 
@@ -127,22 +136,44 @@ def _last_run(job: str, window: str) -> Run:
     work = prepare(job, window)
     found = engine.find_run(work)
     if found is None:
-        raise ConfigError(
-            f"job {work.job!r} has no run over window {work.window.name!r} under {work.root.uri}; "
-            f"start one with: lowtide run {job} --window {window}"
-        )
+        raise never_ran(work, job, window)
     return found
 
 
-def _nothing_to_do(current: Run, *, as_json: bool) -> int:
+def never_ran(work: Work, job: str, window: str) -> ConfigError:
+    """What is wrong where there is no run yet, and how to start one."""
+    return ConfigError(
+        f"job {work.job!r} has no run over window {work.window.name!r} under {work.root.uri}; "
+        f"start one with: {_Command(job, window)('run')}"
+    )
+
+
+class _Command(NamedTuple):
+    """The job and window that the user gave, for commands that he may type next."""
+
+    job: str
+    window: str
+
+    def __call__(self, name: str, *options: str) -> str:
+        window = () if self.window == "all" else ("--window", self.window)
+        return shlex.join(("lowtide", name, self.job, *window, *options))
+
+
+def _nothing_to_do(current: Run, command: _Command, *, as_json: bool) -> int:
     summary = summarize(current)
-    _tell(summary, as_json=as_json)
+    _tell(current, summary, command, as_json=as_json)
+    if summary.over_budget:
+        why = "the budget does not allow what is left to be asked"
+    elif summary.unasked:
+        why = "none of these documents can be asked"
+    else:
+        why = "these documents were asked these questions before"
     if not as_json:
-        click.echo("Nothing new, nothing bought: these documents were asked these questions before.", err=True)
-    return OVER_BUDGET if summary.over_budget else NOTHING_TO_DO
+        click.echo(f"Nothing new, nothing bought: {why}.", err=True)
+    return _code(summary) or NOTHING_TO_DO
 
 
-def _tell(summary: Summary, *, as_json: bool) -> None:
+def _tell(current: Run, summary: Summary, command: _Command, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(summary)).decode())
     else:
@@ -150,6 +181,25 @@ def _tell(summary: Summary, *, as_json: bool) -> None:
         from lowtide.cli import views
 
         views.show_summary(summary)
+        if current.state.published_at and _code(summary) == FAILED_ROWS:
+            from lowtide.cli.reasons import reasons_of
+
+            views.show_reasons(reasons_of(current, summary), _advice(current, summary, command))
+
+
+def _advice(current: Run, summary: Summary, command: _Command) -> list[str]:
+    """Commands for a run that has rows without an answer."""
+    advice: list[str] = []
+    if summary.failed:
+        most = max(FAILED, key=lambda status: summary.counts.get(status, 0))
+        advice.append(command("show", "--status", most))
+    elif summary.unasked:
+        advice.append(command("show", "--status", "skipped"))
+    if summary.cut_short:
+        advice.append(f"{command('run')} asks what is left")
+    elif any(shard.remaining for shard in current.state.shards.values() if shard.rows):
+        advice.append(f"{command('run', '--retry')} asks again")
+    return advice
 
 
 def exit_code(current: Run, summary: Summary) -> int:
@@ -160,6 +210,13 @@ def exit_code(current: Run, summary: Summary) -> int:
             raise StalePlan(f"run {summary.run_id} is settled and was not published: a later run of this window was")
         print("not finished: the same command goes on, and `lowtide status` says where it stands", file=sys.stderr)
         return DONE
+    if summary.unasked:
+        click.echo(f"warning: nothing was asked: all {summary.rows:,} rows were skipped", err=True)
+    return _code(summary)
+
+
+def _code(summary: Summary) -> int:
+    """What the rows of a run that is over amount to."""
     if summary.over_budget:
         return OVER_BUDGET
-    return FAILED_ROWS if summary.failed else DONE
+    return FAILED_ROWS if summary.failed or summary.cut_short or summary.unasked else DONE

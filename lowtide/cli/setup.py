@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +39,9 @@ def schema() -> int:
     return 0
 
 
+_UNCERTAIN = ("could not be checked", "cannot be seen")
+
+
 class Check(NamedTuple):
     """One thing that a job needs: `ok`, and what was found, or what to do."""
 
@@ -51,12 +56,31 @@ def doctor(job: str, *, as_json: bool) -> int:
     if as_json:
         click.echo(orjson.dumps([check._asdict() for check in checks], option=orjson.OPT_INDENT_2).decode())
     else:
+        longest = max(len(check.name) for check in checks)
         for check in checks:
-            mark = "ok  " if check.ok else "fail"
-            if not os.environ.get("NO_COLOR"):
-                mark = click.style(mark, fg="green" if check.ok else "red")
-            click.echo(f"{mark}  {check.name:<12} {check.found}")
+            click.echo("\n".join(_lines(check, longest, shutil.get_terminal_size().columns)))
     return 0 if all(check.ok for check in checks) else ConfigError.exit_code
+
+
+def _lines(check: Check, longest: int, width: int) -> Iterator[str]:
+    """The check as lines of at most `width` columns, its name in a column as wide as the `longest`."""
+    mark, colour = ("ok", "green") if check.ok else ("fail", "red")
+    if check.ok and any(words in check.found for words in _UNCERTAIN):
+        mark, colour = "?", "yellow"
+    indent = len(f"{mark:<4}  {check.name:<{longest}}  ")
+    # An address is copied whole, however long it is.
+    said = [
+        line
+        for paragraph in check.found.splitlines() or [""]
+        for line in textwrap.wrap(
+            paragraph, max(width - indent, 20), break_long_words=False, break_on_hyphens=False
+        ) or [""]
+    ]  # fmt: skip
+    head = f"{mark:<4}"
+    if not os.environ.get("NO_COLOR"):
+        head = click.style(head, fg=colour)
+    yield f"{head}  {check.name:<{longest}}  {said[0]}".rstrip()
+    yield from (f"{'':<{indent}}{line}".rstrip() for line in said[1:])
 
 
 def _checks(path: str) -> Iterator[Check]:
@@ -65,7 +89,9 @@ def _checks(path: str) -> Iterator[Check]:
     except LowtideError as error:
         yield Check("job file", False, str(error))
         return
-    yield Check("job file", True, f"{path}: job {job.name!r}, {len(job.operations)} operations")
+    yield Check(
+        "job file", True, f"{path}: job {job.name!r}, {len(job.operations)} operation{'s' * (len(job.operations) > 1)}"
+    )
     yield from _outside(job)
     extractor = importlib.util.find_spec("pypdfium2") is not None
     yield Check("formats", True, "all formats can be read" if extractor else

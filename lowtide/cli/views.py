@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from urllib.parse import unquote
 
 from rich.console import Console
 from rich.text import Text
 
+from lowtide.cli.reasons import Reason
 from lowtide.plan import RunPlan
 from lowtide.schemas import STATUSES
-from lowtide.summary import Summary
+from lowtide.summary import UNPRICED, Summary
 
+UNKNOWN = "not known: no price in the job file"
 _COLOURS = {"ok": "green", "skipped": "yellow", "invalid": "red", "refused": "red", "error": "red"}
 
 
@@ -42,13 +45,37 @@ def show_plan(plan: RunPlan) -> None:
         ("asks", f"{count(questions, 'operation')}: {asked}"),
         ("where", f"{plan.backend}, model {plan.model}"),
         ("tokens", f"about {plan.input_tokens:,} in, {plan.output_tokens:,} out"),
-        ("cost", f"about {plan.cost_usd:,.4f} USD (prices: {plan.price_id})"),
+        ("cost", _planned_cost(plan)),
         ("deadline", moment(plan.deadline)),
     ]
     if plan.run_usd is not None:
         lines.append(("cap", f"{plan.run_usd:,} USD"))
     lines += [("note", note) for note in plan.notes]
     print_pairs(lines)
+
+
+def _planned_cost(plan: RunPlan) -> str:
+    if plan.price_id.endswith(UNPRICED) and not plan.cost_usd:
+        return UNKNOWN
+    return f"about {usd(plan.cost_usd)} (prices: {plan.price_id})"
+
+
+def usd(amount: Decimal) -> str:
+    """Four decimals, or as many as two digits of an amount need that would show as nothing."""
+    decimals = 4 if not amount or amount.adjusted() >= -4 else 1 - amount.adjusted()
+    return f"{amount:,.{decimals}f} USD"
+
+
+def show_reasons(reasons: Sequence[Reason], advice: Sequence[str]) -> None:
+    """Why rows have no answer, a line for each of the most frequent reasons, and what to do next."""
+    room = max(console().width - 11, 20)
+    lines: list[tuple[str, str | Text]] = []
+    for found in reasons:
+        said = Text(f"{found.rows:,} {found.status}", style=_COLOURS.get(found.status, ""))
+        said.append(f": {printable(found.reason or 'no reason given')}", style="not dim")
+        said.truncate(room, overflow="ellipsis")
+        lines.append(("why", said))
+    print_pairs([*lines, *(("next", command) for command in advice)])
 
 
 def show_summary(summary: Summary) -> None:
@@ -70,7 +97,7 @@ def show_summary(summary: Summary) -> None:
         ),
         ("shards", phases or "none yet"),
         ("tokens", _tokens(summary)),
-        ("cost", f"{summary.cost_usd:,.4f} USD, {summary.backend}, model {summary.model}"),
+        ("cost", f"{usd(summary.cost_usd) if summary.priced else UNKNOWN}, {summary.backend}, model {summary.model}"),
     ]
     if summary.finished:
         late = summary.finished - summary.deadline
@@ -93,14 +120,15 @@ def _tokens(summary: Summary) -> str:
     return words
 
 
-def show_rows(rows: Sequence[Mapping[str, object]]) -> None:
-    """A few rows of results, under the document that they are about."""
+def show_rows(rows: Sequence[Mapping[str, object]], *, key: str = "") -> None:
+    """A few rows of results, under the document that they are about. `key` is the field that tells rows of a file."""
     out = console()
     document = None
     for row in rows:
         if row["document_id"] != document:
             document = row["document_id"]
-            out.print(Text(tail(printable(str(row["document_uri"])), out.width), style="bold"), soft_wrap=True)
+            name = str(row["document_uri"]) + (f" · {row[key]}" if row.get(key) else "")
+            out.print(Text(tail(printable(name), out.width), style="bold"), soft_wrap=True)
         line = Text(f"{row['operation']}: ", style="dim")
         status = str(row["status"])
         if status != "ok":

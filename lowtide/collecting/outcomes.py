@@ -100,6 +100,7 @@ class Outcomes:
         self._heard = np.zeros(self._total, dtype=np.bool_)
         self._charged = 0
         self._torn: set[int] = set()
+        self._given_up = False
         self._price = LOCAL
         self.tallies: Counter[tuple[str, str]] = Counter()
         self.malformed = 0
@@ -135,6 +136,11 @@ class Outcomes:
             self._rows = _merged(before, self.take(np.arange(self._total)))
             self._places = np.where(pc.is_valid(self._rows["status"]).to_numpy(), np.arange(self._total), -1)
 
+    @property
+    def heard(self) -> bool:
+        """Whether the attempt at hand has said anything of any record, or given it up."""
+        return bool(self._heard.any()) or self._given_up
+
     def find_lost(self, asked: Iterable[int], charged: int | None, *, completed: bool = False) -> list[int]:
         """Of the records that the attempt asked, those that were answered, as far as the provider says, in vain.
 
@@ -143,18 +149,15 @@ class Outcomes:
         lost: none is ever paid twice.
         """
         unheard = [at for at in asked if not self._heard[at]]
-        torn = [at for at in unheard if at in self._torn]
         if charged is None:
-            return unheard if completed else torn
-        missing = charged - self._charged
-        if missing <= 0:
-            return []
-        return torn if len(torn) >= missing else unheard
+            return unheard if completed else [at for at in unheard if at in self._torn]
+        return unheard if charged > self._charged else []
 
     def give_up(self, lost: Sequence[int], attempt: int) -> None:
         """Settle what `find_lost` has found as errors that are not to be asked again."""
         if not lost:
             return
+        self._given_up = True
         found = [Answer("", "error", error=LOST)] * len(lost)
         table = _table(found, [_NOTHING] * len(lost), {}, attempt, self._price)
         at = table.schema.get_field_index("lost")
@@ -173,8 +176,15 @@ class Outcomes:
         known: Counter[str] = Counter()
         for (token_type, _), quantity in self.tallies.items():
             known[token_type] += quantity
-        for token_type, quantity in _by_type(usage):
-            self.tallies[token_type, waste] += max(0, quantity - known[token_type])
+        # Totals count; who gives no details has counted what they stand for as plain tokens.
+        for plain, special, total, detail in (
+            ("input", "cached_input", usage.input_tokens, usage.cached_tokens),
+            ("output", "reasoning", usage.output_tokens, usage.reasoning_tokens),
+        ):
+            beyond = max(0, total - known[plain] - known[special])
+            of_special = min(beyond, max(0, detail - known[special]))
+            self.tallies[special, waste] += of_special
+            self.tallies[plain, waste] += beyond - of_special
 
     def remaining(self, asked: Iterable[int], *, lost: bool = False) -> list[int]:
         """Of the records that an attempt asked, those that may be asked again; with `lost`, those paid in vain too."""
@@ -237,7 +247,8 @@ class Outcomes:
         known = {ids.record_id(at, self._checks[at // width]): at for at in open_}
         # Hashes, and not the answers themselves, so that memory is theirs for a moment only.
         seen: list[int | None] = [None] * self._total
-        repeated: set[tuple[int, int]] = set()
+        weak = bytearray(self._total)
+        repeated: set[tuple[int, int | None]] = set()
         ordinals: list[int] = []
         answers: list[Answer] = []
         for line in lines:
@@ -253,8 +264,11 @@ class Outcomes:
             at = known.get(answer.record_id)
             if at is None:
                 self.count(answer, "duplicate")
-            elif seen[at] is None:
+            elif seen[at] is None or (weak[at] and answer.status == "ok"):
+                # An answer takes the place of an error that the same record had before it.
+                repeated.add((at, seen[at]))
                 seen[at] = hash(answer)
+                weak[at] = answer.status in ("error", "unanswered")
                 ordinals.append(at)
                 answers.append(answer)
                 if len(answers) == _CHUNK:
@@ -319,7 +333,7 @@ def waste_of(backend: Backend, lines: Iterable[bytes], usage: Usage | None, wast
     return outcomes.tally()
 
 
-def _by_type(counted: Answer | Usage) -> tuple[tuple[str, int], ...]:
+def _by_type(counted: Answer) -> tuple[tuple[str, int], ...]:
     """Tokens by the ledger's types, none of which is part of another."""
     return (
         ("input", counted.input_tokens - counted.cached_tokens),

@@ -15,9 +15,9 @@ from lowtide.collecting.outcomes import Outcomes, split_lines, waste_of
 from lowtide.collecting.rows import Verdict, build_rows, write_rows
 from lowtide.decisions import CLOCK_SKEW
 from lowtide.engine.context import Context
-from lowtide.engine.submitting import growing_pause
+from lowtide.engine.submitting import growing_pause, leave
 from lowtide.errors import LowtideError, Transient
-from lowtide.states import Attempt, ShardState
+from lowtide.states import Attempt, Phase, ShardState
 
 
 class NotYet(Transient):
@@ -33,7 +33,7 @@ def collect(context: Context, number: int) -> None:
     shard, cancelled = context.state.shards[number], context.state.cancelled
     index = context.index(shard)
     outcomes = context.outcomes(shard, index)
-    asked = outcomes.remaining(range(shard.total), lost=True) if shard.attempt > 1 else range(shard.total)
+    asked = _asked(outcomes, shard)
     raw_bytes = 0
 
     def count(size: int) -> None:
@@ -46,10 +46,16 @@ def collect(context: Context, number: int) -> None:
         raise NotYet(f"{len(lost)} answers of batch {shard.batch_id} are counted, and not in its output yet")
     outcomes.give_up(lost, shard.attempt)
     outcomes.reconcile(shard.usage)
+    if shard.absences:
+        # What was concluded to be absent, and replaced, may have come to light since.
+        others = [found for found in context.backend.find(_token(context, shard)) if found != shard.batch_id]
+        leave(context, shard, others, on_demand=shard.on_demand)
     remaining = outcomes.remaining(asked)
     tries = shard.attempt - shard.base
-    free = shard.fault == "quota"
-    again = bool(remaining) and not cancelled and shard.fault != "fatal" and (free or tries < context.plan.attempts)
+    # At the deadline, waiting for room ends as every other trouble does.
+    free = shard.fault == "quota" and context.clock() < context.plan.deadline
+    again = bool(remaining) and not cancelled and shard.fault != "fatal"
+    again &= free or tries < context.plan.attempts
     left = outcomes.remaining(asked, lost=True)
     collected = e.Collected(
         at=context.clock(),
@@ -58,7 +64,7 @@ def collect(context: Context, number: int) -> None:
         remaining=len(left),
         counts=outcomes.counts(asked),
         tallies=outcomes.tally(),
-        answers=_save_answers(context, shard, outcomes) if left else "",
+        answers=_save_answers(context, shard, outcomes) if left and outcomes.heard else "",
         raw_bytes=raw_bytes,
     )
     if again:
@@ -69,6 +75,52 @@ def collect(context: Context, number: int) -> None:
             settled = msgspec.structs.replace(settled, given_up="cancelled")
         context.journal.append(collected, settled, guard=lambda now: now.cancelled == cancelled)
     _discard(context, shard.batch_id)
+    for surplus in context.state.attempts.values():
+        if surplus.surplus and surplus.collected_at and (surplus.shard, surplus.attempt) == (number, shard.attempt):
+            _discard(context, surplus.batch_id)
+
+
+def abandon(context: Context, number: int) -> None:
+    """Settle a shard whose batch, or whose output, is out of reach in a run that somebody wants to end.
+
+    Nobody has said that its records were not answered, so they count as lost, and are not asked again by themselves.
+    """
+    shard = context.state.shards[number]
+    index = context.index(shard)
+    outcomes = context.outcomes(shard, index)
+    asked = _asked(outcomes, shard)
+    outcomes.give_up(asked, shard.attempt)
+    now = context.clock()
+    reached: list[e.AnyEvent] = []
+    if shard.phase is Phase.SUBMITTED:
+        out_of_reach = e.Ended(
+            at=now, shard=number, attempt=shard.attempt, outcome="cancelled", provider_state="out of reach"
+        )
+        reached.append(out_of_reach)
+    collected = e.Collected(
+        at=now,
+        shard=number,
+        attempt=shard.attempt,
+        remaining=len(outcomes.remaining(asked, lost=True)),
+        counts=outcomes.counts(asked),
+        tallies=(),
+        answers=_save_answers(context, shard, outcomes),
+    )
+    settled = _settled(context, shard, index, outcomes, Verdict("skipped", "cancelled"))
+    context.journal.append(*reached, collected, settled, guard=lambda state: state.shards[number] == shard)
+
+
+def _token(context: Context, shard: ShardState) -> str:
+    return context.plan.token(shard.number, shard.attempt)
+
+
+def _asked(outcomes: Outcomes, shard: ShardState) -> Sequence[int]:
+    """The records of the attempt at hand. Those that were lost before are among them only if somebody wanted it."""
+    everything = range(shard.total)
+    if shard.attempt == 1:
+        return everything
+    open_ = outcomes.remaining(everything)
+    return open_ if len(open_) == shard.records else outcomes.remaining(everything, lost=True)
 
 
 def _discard(context: Context, batch_id: str) -> None:
@@ -90,6 +142,8 @@ def _may_be_late(context: Context, shard: ShardState) -> bool:
 def drain(context: Context, batch_id: str) -> None:
     """Stop a surplus batch; once it has ended, count all of its tokens as waste. Its answers are nobody's."""
     surplus = context.state.attempts[batch_id]
+    if surplus.on_demand:
+        context.backend.cancel(batch_id)
     status = context.backend.poll(batch_id)
     if status.outcome is None:
         context.backend.cancel(batch_id)
@@ -104,7 +158,10 @@ def drain(context: Context, batch_id: str) -> None:
         region=status.region,
     )
     context.journal.append(drained)
-    _discard(context, batch_id)
+    # Batches with one token may share their input: it goes when the one that is kept needs it no more.
+    kept = context.state.attempts.get(f"{surplus.shard}-{surplus.attempt}")
+    if kept is not None and kept.collected_at:
+        _discard(context, batch_id)
 
 
 def settle(context: Context, number: int, reason: str) -> None:
@@ -176,6 +233,8 @@ def _next_attempt(context: Context, shard: ShardState, remaining: Sequence[int],
     A batch that could not begin, or brought nothing, is given time.
     """
     attempt = shard.attempt + 1
+    if len(remaining) == shard.records:
+        return _retrying(context, shard, shard.requests, shard.records, shard.size, free=free)
     name = f"requests/s{shard.number:05d}-a{attempt}-{secrets.token_hex(3)}.jsonl"
     wanted = set(remaining)
     size = 0
@@ -186,14 +245,18 @@ def _next_attempt(context: Context, shard: ShardState, remaining: Sequence[int],
         for ordinal, line in enumerate(source):
             if ordinal in wanted:
                 size += out.write(line)
+    return _retrying(context, shard, name, len(remaining), size, free=free)
+
+
+def _retrying(context: Context, shard: ShardState, requests: str, records: int, size: int, *, free: bool) -> e.Retrying:
     now = context.clock()
     pause = growing_pause(shard.idle) if free else growing_pause(shard.attempt) if shard.outcome == "failed" else 0.0
     return e.Retrying(
         at=now,
         shard=shard.number,
-        attempt=attempt,
-        requests=name,
-        records=len(remaining),
+        attempt=shard.attempt + 1,
+        requests=requests,
+        records=records,
         size=size,
         not_before=now + pause if pause else 0.0,
         free=free,

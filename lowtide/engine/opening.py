@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def open_run(work: Work, *, retry: bool = False, clock: Callable[[], float] = ti
                 raise CorruptJournal(f"{work.root.uri_of(plan.prefix)}/plan.json: written, and not there to be read")
     run = _attach(work, stored, clock)
     state = run.state
+    if run.moved():
+        return with_chores(run)
     unanswered = any(shard.remaining for shard in state.shards.values() if shard.rows)
     events: list[e.AnyEvent] = []
     everything = retry and unanswered and state.settled
@@ -105,6 +108,8 @@ def _planned(work: Work, folder: Path, clock: Callable[[], float]) -> tuple[RunP
 
 
 def _attach(work: Work, plan: RunPlan, clock: Callable[[], float]) -> Run:
+    if plan.price is not None:
+        work = replace(work, price=plan.price.price())
     owner = this_owner()
     journal = Journal(work.root, plan.prefix, owner)
     journal.refresh()

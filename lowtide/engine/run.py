@@ -25,8 +25,8 @@ from lowtide.decisions import (
     decide,
 )
 from lowtide.engine import building, collecting, publishing, submitting
-from lowtide.engine.context import Context
-from lowtide.errors import StalePlan, Terminal, Transient
+from lowtide.engine.context import PATIENCE, Context
+from lowtide.errors import LowtideError, StalePlan, Terminal, Transient
 from lowtide.journal import Superseded
 from lowtide.ledger import spent
 from lowtide.plan import RunPlan
@@ -63,6 +63,7 @@ class Run:
         self._answered: dict[tuple[int, int], int] = {}
         self._documents = context.state.documents
         self._unseen: dict[int, float] = {}
+        self._over_since = 0.0
         self._over_budget = False
         self.trouble = ""
         self.chores: list[Callable[[], bool]] = []
@@ -111,6 +112,7 @@ class Run:
         Raises what a step raises; what was done up to then is in the journal. Raises StalePlan, before anything is
         done, if the work at hand is not what this run was planned for.
         """
+        self.check_places()
         if self.differs():
             raise StalePlan(
                 f"run {self.plan.run_id} was planned for other operations, or another backend or model, than the job "
@@ -127,7 +129,7 @@ class Run:
                 break
             failed |= self.perform(actions, listen)
             looked |= {action for action in actions if isinstance(action, Poll | Resolve | Drain)}
-        done = not failed and not self.chores and (decision.done or bool(decision.actions))
+        done = not failed and self._chores_done(over=decision.done) and (decision.done or bool(decision.actions))
         step = "done" if decision.done else "settled" if done else "waiting for answers"
         return self.progress(step, done=done)
 
@@ -162,9 +164,20 @@ class Run:
                 over = chore()
             except Transient as error:
                 self.trouble, over = str(error), False
+            except LowtideError as error:
+                # The run keeps its mark, for who comes next; this one is not its prisoner.
+                self.trouble, over = str(error), True
             if not over:
                 left.append(chore)
         self.chores = left
+
+    def _chores_done(self, *, over: bool) -> bool:
+        """Whether nothing is left to do for runs before this one, or this one is over and has waited long enough."""
+        if not self.chores or not over:
+            self._over_since = 0.0
+            return not self.chores
+        self._over_since = self._over_since or self.context.clock()
+        return self.context.clock() - self._over_since > PATIENCE
 
     def affords_more(self) -> bool:
         """Whether a shard that was given up for the budget fits into it now."""
@@ -181,6 +194,19 @@ class Run:
         planned = [(op.name, op.version) for op in plan.operations]
         asked = [(op.name, op.version) for op in work.operations]
         return planned != asked or (plan.backend, plan.model) != (work.backend.name, work.backend.model)
+
+    def check_places(self) -> None:
+        """Raise StalePlan if batches that are still out lie where the backend at hand does not look."""
+        if self.moved():
+            raise StalePlan(
+                f"run {self.plan.run_id} has batches at {', '.join(sorted(self.state.places))}, and the job file names "
+                f"{', '.join(self.context.backend.places) or 'no such place'} now: they cannot be seen from there; put "
+                "the job file back until they are collected"
+            )
+
+    def moved(self) -> bool:
+        """Whether batches that are still out lie where the backend at hand does not look."""
+        return not self.state.places <= set(self.context.backend.places)
 
     def progress(self, step: str, *, done: bool = False) -> Progress:
         """Where the run stands."""
@@ -222,7 +248,7 @@ class Run:
                 self._poll(shard, stop)
                 listen(self.progress("waiting for answers"))
             case Collect(shard):
-                collecting.collect(context, shard)
+                self._collect(shard)
                 listen(self.progress("collecting answers"))
             case Reopen(shard):
                 collecting.reopen(context, shard)
@@ -237,6 +263,23 @@ class Run:
                 publishing.publish(context, lambda rows: listen(self.progress("publishing")))
                 context.store.delete(f"{context.work.folder}/open/{self.plan.run_id}")
 
+    def _blind(self, number: int) -> float:
+        """Seconds since this process could first not see what a shard's batch does."""
+        now = self.context.clock()
+        return now - self._unseen.setdefault(number, now)
+
+    def _collect(self, number: int) -> None:
+        """Collect; in a cancelled run, what cannot be had for a while is given up."""
+        try:
+            collecting.collect(self.context, number)
+        except collecting.NotYet:
+            raise
+        except Transient:
+            if not self.state.cancelled or self._blind(number) <= self.context.work.grace.total_seconds():
+                raise
+            collecting.abandon(self.context, number)
+        self._unseen.pop(number, None)
+
     def _poll(self, number: int, stop: bool) -> None:
         """Look at a batch. An error of the poll says nothing about the batch, so it is passed over.
 
@@ -244,15 +287,20 @@ class Run:
         """
         shard = self.state.shards[number]
         try:
+            if stop and shard.on_demand:
+                # Before the look: it is what asks them.
+                self.context.backend.cancel(shard.batch_id)
             status = self.context.backend.poll(shard.batch_id)
             if stop and status.outcome is None:
                 self.context.backend.cancel(shard.batch_id)
         except Transient as error:
-            since = self._unseen.setdefault(number, self.context.clock())
-            if self.context.clock() - since > _LONGEST_BLIND:
+            blind = self._blind(number)
+            if stop and blind > self.context.work.grace.total_seconds():
+                collecting.abandon(self.context, number)
+            elif blind > _LONGEST_BLIND:
                 raise Terminal(
                     f"batch {shard.batch_id} could not be looked at for {_LONGEST_BLIND / 3600:.0f} hours: {error}; "
-                    "nothing is lost, and the same command goes on once it can"
+                    "nothing is lost, and the same command goes on once it can; lowtide cancel gives it up"
                 ) from error
             return
         self._unseen.pop(number, None)

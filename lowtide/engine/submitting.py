@@ -37,6 +37,7 @@ def submit(context: Context, action: Submit) -> None:
         expires=now + INTENT_LEASE,
         reserved=action.reserve,
         on_demand=action.on_demand,
+        places=context.backend.places,
     )
     context.journal.append(
         intent,
@@ -71,11 +72,11 @@ def submit(context: Context, action: Submit) -> None:
         )
     except Superseded:
         # Another process has not waited for this batch. It may be adopted by now; if not, it runs for nobody.
-        _leave(context, shard, [batch_id], on_demand=action.on_demand)
+        leave(context, shard, [batch_id], on_demand=action.on_demand)
         raise
 
 
-def _leave(context: Context, shard: ShardState, batch_ids: Sequence[str], *, on_demand: bool) -> None:
+def leave(context: Context, shard: ShardState, batch_ids: Sequence[str], *, on_demand: bool) -> None:
     """Note batches that nobody waits for, so that they are stopped, and what they cost is not forgotten."""
     for batch_id in batch_ids:
         with contextlib.suppress(Superseded):
@@ -141,7 +142,7 @@ def resolve(context: Context, number: int) -> None:
     now = context.clock()
     if found:
         context.journal.append(e.Submitted(at=now, shard=number, attempt=shard.attempt, batch_id=found[0]))
-        _leave(context, shard, found[1:], on_demand=shard.on_demand)
+        leave(context, shard, found[1:], on_demand=shard.on_demand)
     elif context.backend.limits.consistent_lookup or _missed_long_enough(context, shard, now):
         absent = e.Absent(at=now, shard=number, attempt=shard.attempt)
         context.journal.append(absent, guard=lambda state: state.shards[number] == shard)

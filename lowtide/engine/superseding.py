@@ -37,7 +37,7 @@ def wind_down(run: Run) -> bool:
     if state.published_at or not state.entry:
         work.root.delete(marker(work, run.plan.run_id))
         return True
-    if run.plan.backend != work.backend.name:
+    if run.plan.backend != work.backend.name or run.moved():
         return True
     if not state.cancelled:
         run.context.journal.append(e.CancelRequested(at=run.context.clock()))

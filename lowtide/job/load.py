@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,6 +30,7 @@ _HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ALLOWED = {
     "expected": "{what}",
     "string_type": "text (quote numbers, true and false)",
+    "bool_type": "true or false",
     "int_type": "a whole number",
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
@@ -42,6 +44,8 @@ _ALLOWED = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
+_PARAMETER = 5
+"""Parts of the path of an inference parameter: `backends[0].bedrock.parameters.temperature`."""
 _UNKNOWN = "unknown key"
 _SAMPLE_HINT = "`lowtide init` writes a sample"
 
@@ -87,15 +91,15 @@ def load_job(path: Path | str, *, environ: Mapping[str, str] = os.environ) -> Jo
 def _read(path: Path, file: str) -> str:
     try:
         if path.is_dir():
-            raise config_error(file, [Problem(1, (), f"is a folder; expected a job file ({_SAMPLE_HINT})")])
+            raise config_error(file, [Problem(0, (), f"is a folder; expected a job file ({_SAMPLE_HINT})")])
         with path.open("rb") as stream:
             data = stream.read(LARGEST + 1)
     except FileNotFoundError:
         raise config_error(
-            file, [Problem(1, (), f"there is no such file; expected a job file ({_SAMPLE_HINT})")]
+            file, [Problem(0, (), f"there is no such file; expected a job file ({_SAMPLE_HINT})")]
         ) from None
     except OSError as error:
-        raise config_error(file, [Problem(1, (), f"cannot be read: {error.strerror}")]) from None
+        raise config_error(file, [Problem(0, (), f"cannot be read: {error.strerror}")]) from None
     if len(data) > LARGEST:
         raise config_error(file, [Problem(1, (), f"found more than {LARGEST // 1024} KiB; expected a job file")])
     try:
@@ -126,9 +130,18 @@ def _absolute(address: str, base: Path, *, is_pattern: bool = False) -> str:
 
 
 def _translate(error: ValidationError, root: Node) -> Iterable[Problem]:
+    unfit: set[FieldPath] = set()
     for fault in error.errors(include_url=False, include_context=True):
         location = tuple(part for part in fault["loc"] if part != "[key]")
         path = _with_kind(location, root)
+        if path[:1] == ("backends",) and path[3:4] == ("parameters",) and len(path) > _PARAMETER:
+            # One error for each type that it might be, the type behind the key.
+            path = path[:_PARAMETER]
+            if path not in unfit:
+                found = shown(_value_at(root, path)[1])
+                yield Problem(root.line_of(path), path, f"found {found}; expected text, a number, true or false")
+            unfit.add(path)
+            continue
         is_there, value = _value_at(root, path)
         message = _message(fault["type"], fault.get("ctx", {}), fault["msg"], path, value if is_there else ...)
         yield Problem(root.line_of(path), path, message)
@@ -222,5 +235,6 @@ def _description(path: FieldPath) -> str:
         if path[-1] == (field.alias or name):
             nested = _model_at(path)
             text = field.description or (nested.__doc__ if nested else "") or "a value"
-            return text[0].lower() + text[1:].rstrip(".")
+            text = text[0].lower() + text[1:].rstrip(".")
+            return f"USD {text}" if field.annotation is Decimal and text.startswith("for ") else text
     return "a value"

@@ -201,7 +201,7 @@ class BedrockBackend(_Paid):
         default=None, description="The AWS region. By default, that of the AWS tools."
     )
     role_arn: values.OneLine = Field(description="The service role that reads and writes the bucket for Bedrock.")
-    staging: values.Root | None = Field(
+    staging: values.BucketFolder | None = Field(
         default=None,
         description="An s3:// folder for requests and raw answers. By default, the root, when it is on S3.",
     )
@@ -242,7 +242,7 @@ class AzureBatchBackend(_Paid):
         default="key", description="AZURE_OPENAI_API_KEY, or the Microsoft Entra identity of the environment."
     )
     api: values.OneLine = Field(default="v1", description="v1, or a dated api-version such as 2025-04-01-preview.")
-    blob: values.Root | None = Field(
+    blob: values.ContainerFolder | None = Field(
         default=None, description="An abfs:// folder for requests and answers, in place of uploaded files."
     )
     regions: Annotated[tuple[AzureRegion, ...], Field(strict=False)] = Field(

@@ -19,7 +19,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong. `line` starts at 1; `path` is empty where no field is to blame."""
+    """One thing that is wrong. `line` starts at 1; 0, or an empty `path`, where no line or field is to blame."""
 
     line: int
     path: FieldPath
@@ -66,7 +66,8 @@ def config_error(file: str, problems: Iterable[Problem]) -> ConfigError:
     lines: dict[str, None] = {}
     for problem in sorted(problems, key=lambda problem: problem.line):
         field = f" {dotted(problem.path)}:" if problem.path else ""
-        lines[f"{file}:{problem.line}:{field} {problem.message}"] = None
+        place = f"{file}:{problem.line}" if problem.line else file
+        lines[f"{place}:{field} {problem.message}"] = None
     told = list(lines)[:_MOST]
     if len(lines) > _MOST:
         told.append(f"{file}: and {len(lines) - _MOST} more")

@@ -29,7 +29,7 @@ backends:
   - local: {}                     # this machine: no account, no price
 
 deadline: 24h
-# budget: {run_usd: 25, month_usd: 300}
+# budget: {run_usd: 25}
 # limits: {attempts: 3, shard_records: 10000, poll: 60s, grace: 120s}
 
 output:

@@ -25,6 +25,8 @@ _WORDS = {
 }
 _PHRASES = ("connection_string", "connectionstring", "access_key", "accesskey", "account_key", "accountkey")
 _NAMES = {"id", "arn", "url", "uri", "name", "file", "env", "vault"}
+# Keys of the job file that are named like a secret, and hold an address.
+_KNOWN = {"kms_key"}
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SEPARATOR = re.compile(r"[^a-z0-9]+")
 
@@ -55,6 +57,8 @@ def credential_in(text: str) -> str | None:
 
 def is_secret_name(key: str) -> bool:
     """Whether a key's name says that its value is a secret, as `api_key` and `connectionString` do."""
+    if key in _KNOWN:
+        return False
     words = [word for word in _SEPARATOR.split(_CAMEL.sub("_", key).lower()) if word]
     if not words or words[-1] in _NAMES:
         return False

@@ -24,6 +24,7 @@ _MONEY = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,12})?")
 _JOB_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _OPERATION_NAME = re.compile(r"[a-z0-9_-]{1,63}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}")
+_ONE_SLASH = re.compile(r"(file|s3|abfss?|az|azure|wasbs?|adls?|https?):(?!//)", re.IGNORECASE)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _USER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*@")
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/.*)?", re.DOTALL)
@@ -141,6 +142,8 @@ def _address(value: str) -> str:
     _text(value)
     if _CONTROL.search(value):
         raise expected("a path or URI without line ends or control characters")
+    if start := _ONE_SLASH.match(value):
+        raise expected(f"{start[1].lower()}:// with two slashes (./{start[0]}... for a folder of that name)")
     scheme = _SCHEME.match(value)
     name = scheme[1].lower() if scheme else ""
     if name in _AZURE_TOO or (name == "https" and ".blob.core." in value):
@@ -173,6 +176,19 @@ def _root(value: str) -> str:
     if any(sign in value for sign in "*?["):
         raise expected("one folder, not a pattern")
     return value
+
+
+def _bucket_folder(value: str) -> str:
+    if not value.startswith("s3://"):
+        raise expected("s3://bucket/folder (Bedrock reads its input there, and writes its output)")
+    return _root(value)
+
+
+def _container_folder(value: str) -> str:
+    scheme = _SCHEME.match(value)
+    if not scheme or scheme[1] not in _AZURE:
+        raise expected(f"{_AZURE_FORM}, or abfs://container/path")
+    return _root(value)
 
 
 def _labels(value: object) -> object:
@@ -242,6 +258,8 @@ Text: TypeAlias = Annotated[str, AfterValidator(_text), Field(json_schema_extra=
 OneLine: TypeAlias = Annotated[str, AfterValidator(_one_line)]
 Address: TypeAlias = Annotated[str, AfterValidator(_address)]
 Root: TypeAlias = Annotated[str, AfterValidator(_root)]
+BucketFolder: TypeAlias = Annotated[str, AfterValidator(_bucket_folder)]
+ContainerFolder: TypeAlias = Annotated[str, AfterValidator(_container_folder)]
 Labels: TypeAlias = Annotated[
     dict[OneLine, str],
     BeforeValidator(_labels),

@@ -155,13 +155,13 @@ def models_table(ledger: Ledger) -> Table:
     return _cut(["Backend", "Model", "Tokens", "Cost"], body, len(body))
 
 
-def waste_sentence(ledger: Ledger) -> str:
-    """Tokens that bought nothing, in words."""
+def waste_sentence(ledger: Ledger, *, priced: bool = True) -> str:
+    """Tokens that bought nothing, in words; their cost, where it is known."""
     wasted, whole = ledger.tokens(wasted=True), ledger.tokens()
     if not wasted:
         return "No token was wasted."
-    lost = amounts(ledger.wasted_cost)
-    return visible(f"{plural(wasted, 'token')} ({percent(wasted, whole)}) bought no answer that was kept: {lost}.")
+    lost = f": {amounts(ledger.wasted_cost)}" if priced else ""
+    return visible(f"{plural(wasted, 'token')} ({percent(wasted, whole)}) bought no answer that was kept{lost}.")
 
 
 def _useful(ledger: Ledger, kind: str) -> list[int]:

@@ -118,9 +118,10 @@ def _deadline(deadline: datetime | None, finished: datetime | None, now: datetim
     return Fact("Deadline", minute(deadline), instant(deadline), note.format(duration(abs(spare))), tone)
 
 
-def tiles(tables: Tables) -> list[Tile]:
-    """The numbers that are looked at first."""
-    made = [*_rows(tables), _cost(tables)]
+def tiles(tables: Tables, *, priced: bool = True) -> list[Tile]:
+    """The numbers that are looked at first. Without `priced`, amounts are not known and not told."""
+    unknown = Tile("Cost", Cell("—"), "not known: no price in the job file")
+    made = [*_rows(tables), _cost(tables) if priced else unknown]
     results, run = tables.results, tables.run
     if results and results.realtime is not None:
         saved = results.realtime - results.batch

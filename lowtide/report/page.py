@@ -72,13 +72,13 @@ def write_report(
         style=Markup(resources.files(__package__).joinpath("style.css").read_text("utf-8")),  # noqa: S704 - our own file
         state=heading.state(meta, tables),
         facts=heading.facts(meta, tables),
-        tiles=heading.tiles(tables),
+        tiles=heading.tiles(tables, priced=meta.priced),
         disagreements=heading.disagreements(meta, tables),
         generated=(instant(meta.generated_at), moment(meta.generated_at)),
         timeline=timeline(meta.shards, aware(meta.generated_at)),
         tables=tables,
-        **_of_results(tables.results, characters),
-        **_of_ledger(tables.ledger),
+        **_of_results(tables.results, characters, priced=meta.priced),
+        **_of_ledger(tables.ledger, priced=meta.priced),
     )
     out.write(page.lstrip().encode("utf-8"))
 
@@ -95,7 +95,7 @@ def _template() -> Template:
     return environment.from_string(resources.files(__package__).joinpath("page.html.j2").read_text("utf-8"))
 
 
-def _of_results(results: Results | None, characters: int) -> dict[str, object]:
+def _of_results(results: Results | None, characters: int, *, priced: bool) -> dict[str, object]:
     if results is None or not results.rows:
         return {"statuses": None, "reasons": None, "labels": (), "cards": (), "labels_left": 0}
     labelled = sorted((one for one in results.operations.values() if one.labelled), key=lambda one: one.name)
@@ -104,16 +104,16 @@ def _of_results(results: Results | None, characters: int) -> dict[str, object]:
         "reasons": figures.reasons(results),
         "labels": tuple(figures.label_bars(one) for one in labelled[:_LABELLED_OPERATIONS]),
         "labels_left": max(0, len(labelled) - _LABELLED_OPERATIONS),
-        "cards": tuple(_card(sample, characters) for sample in results.samples),
+        "cards": tuple(_card(sample, characters, priced=priced) for sample in results.samples),
     }
 
 
-def _of_ledger(ledger: Ledger | None) -> dict[str, object]:
+def _of_ledger(ledger: Ledger | None, *, priced: bool) -> dict[str, object]:
     if ledger is None or not ledger.entries:
         return {"tokens": None, "waste": "", "by_shard": (), "uses": None, "kinds": None, "models": None}
     return {
         "tokens": figures.token_strip(ledger),
-        "waste": figures.waste_sentence(ledger),
+        "waste": figures.waste_sentence(ledger, priced=priced),
         "by_shard": tuple(filter(None, (shards.cost_columns(ledger), shards.token_columns(ledger)))),
         "uses": figures.use_table(ledger),
         "kinds": figures.kinds_table(ledger),
@@ -121,7 +121,7 @@ def _of_ledger(ledger: Ledger | None) -> dict[str, object]:
     }
 
 
-def _card(sample: Sample, characters: int) -> _Card:
+def _card(sample: Sample, characters: int, *, priced: bool) -> _Card:
     used = [
         f"{count(tokens)} {name}"
         for name, tokens in (("in", sample.input_tokens), ("out", sample.output_tokens))
@@ -131,7 +131,7 @@ def _card(sample: Sample, characters: int) -> _Card:
         " · ".join(filter(None, (sample.backend, sample.model))),
         f"tokens: {', '.join(used)}" if used else "",
         "bought by an earlier run" if sample.cached else "",
-        money(sample.cost) if sample.cost is not None else "",
+        money(sample.cost) if priced and sample.cost is not None else "",
     )
     return _Card(
         uri=words(sample.document_uri, _URI),

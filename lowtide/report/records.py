@@ -31,7 +31,8 @@ class ReportMeta:
 
     `generated_at` is aware, and is taken as "now" for what has not ended. `state` is one word for where the run stands
     (`running`, `done`); "" if the runs table tells. `deadline` is used where the runs table has none. `tables` maps a
-    table's name to its address, as a reader would type it.
+    table's name to its address, as a reader would type it. `priced` is False where no price is known, so that an
+    amount of 0 says nothing.
     """
 
     job: str
@@ -42,3 +43,4 @@ class ReportMeta:
     tables: Mapping[str, str] = field(default_factory=dict)
     deadline: datetime | None = None
     state: str = ""
+    priced: bool = True

@@ -76,6 +76,11 @@ def test_the_clock_can_be_moved_on_and_sped_up(emulator: Emulator):
     [
         ("clock", b'{"advance": -1}'),
         ("clock", b'{"advance": "x"}'),
+        ("clock", b'{"speed": true}'),
+        ("clock", b'{"speed": NaN}'),
+        ("clock", b'{"advance": Infinity}'),
+        ("faults", b"[]"),
+        ("faults", b'{"rules": [{"on": "create", "do": "throttle", "rate": 2}]}'),
         ("clock", b'{"back": 1}'),
         ("clock", b"no json"),
         ("faults", b'{"rules": [{"on": "create", "do": "dance"}]}'),

@@ -112,8 +112,34 @@ def test_a_fault_carries_what_its_rule_says(tmp_path):
         ({"rules": [{"on": "get", "do": "throttle", "rate": "x"}]}, "rule 1"),
         ({"rules": {}, "seeds": 1}, "seeds"),
         ({"seed": "x"}, "seed"),
+        ({"rules": [{"on": "get", "do": "throttle", "rate": 1.5}]}, "rule 1: `rate` is a number from 0 to 1, not 1.5"),
+        ({"rules": [{"on": "get", "do": "throttle", "rate": -0.1}]}, "rule 1: `rate`"),
+        ({"rules": [{"on": "get", "do": "throttle", "times": -1}]}, "rule 1: `times` is a whole number from 0 up"),
+        ({"rules": [{"on": "get", "do": "throttle", "times": True}]}, "rule 1: `times`"),
+        ({"rules": [{"on": "get", "do": "throttle", "after": -1}]}, "rule 1: `after`"),
+        ({"rules": [{"on": "get", "do": "timeout_after", "seconds": -1}]}, "rule 1: `seconds`"),
+        ({"rules": [{"on": "get", "do": "throttle", "match": {"servce": "x"}}]}, "'servce'; did you mean 'service'"),
+        ({"rules": [{"on": "get", "do": "throttel"}]}, "'throttel'; did you mean 'throttle'"),
+        ({"rules": [{"on": "gett", "do": "throttle"}]}, "'gett'; did you mean 'get'"),
+        ({"rules": [{"on": "get", "do": "throttle", "tmes": 1}]}, "rule 1: unknown: 'tmes'; did you mean 'times'"),
+        ({"rules": [{"on": [["get"]], "do": ["throttle"]}]}, "rule 1: `on`"),
+        ({"rules": [{"on": "get", "do": ["throttle"]}]}, "rule 1: `do`"),
     ],
 )
 def test_a_plan_that_cannot_be_followed_is_refused(given, said):
     with pytest.raises(BadPlan, match=said):
         Faults(given)
+
+
+@pytest.mark.parametrize("text", ["[]", "false", "''", "rules: [{on: get, do: dance}]"])
+def test_a_file_that_is_no_plan_is_refused_by_its_name(tmp_path, text):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(BadPlan, match=r"plan\.yaml: "):
+        read_plan(path)
+
+
+def test_an_empty_file_is_a_plan_without_rules(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("# nothing\n")
+    assert read_plan(path) == {}

@@ -83,6 +83,7 @@ class FileBackend:
     provider = "nobody"
     region = "here"
     model = "echo-1"
+    places: tuple[str, ...] = ()
     parameters: Mapping[str, str | int | float | bool] = {}
 
     def __init__(self, folder: Path, hook: Callable[[str], None], *, consistent: bool) -> None:

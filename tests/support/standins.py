@@ -199,6 +199,7 @@ class StandInBackend:
     provider = "nobody"
     region = "here"
     model = "echo-1"
+    places: tuple[str, ...] = ()
     parameters: Mapping[str, str | int | float | bool] = {}
 
     def __init__(

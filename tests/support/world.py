@@ -329,6 +329,7 @@ class WatchedBackend:
     provider = "nobody"
     region = "here"
     model = "echo-1"
+    places: tuple[str, ...] = ()
     parameters: Mapping[str, str | int | float | bool] = {}
 
     def __init__(self, other_side: StrictProvider, limits: Limits, hook: Hook, *, lag: float = 0.0) -> None:

@@ -7,33 +7,39 @@ error codes as text, and null for what is absent were reported from the field.
 
 from __future__ import annotations
 
+from typing import Annotated, TypeAlias
+
 import msgspec
 
 from lowtide.records import Answer, Usage
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**40)] | None
+"""Tokens. A line that says more, or less than none, is broken: one such number would be most of a bill."""
 
 LOST_CODE = 0
 LOST = "asked on demand, and the answer was lost: not asked again"
 
 _LONGEST_ERROR = 500
+_LATEST = 4e9
 _REFUSED = frozenset({"content_filtered", "guardrail_intervened", "refusal", "content_filter", "CONTENT_FILTERED"})
 _RETRYABLE_WORDS = ("throttl", "timeout", "timedout", "internal", "unavailable", "toomanyrequests", "notready")
 _NO_FORM = "the model's output has a form that is not known"
 
 
 class _Usage(msgspec.Struct, rename="camel", gc=False):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_write_input_tokens: int | None = None
+    input_tokens: Count = None
+    output_tokens: Count = None
+    cache_read_input_tokens: Count = None
+    cache_write_input_tokens: Count = None
     # Nova's own form spells them otherwise.
-    nova_read: int | None = msgspec.field(default=None, name="cacheReadInputTokenCount")
-    nova_write: int | None = msgspec.field(default=None, name="cacheWriteInputTokenCount")
-    anthropic_input: int | None = msgspec.field(default=None, name="input_tokens")
-    anthropic_output: int | None = msgspec.field(default=None, name="output_tokens")
-    anthropic_read: int | None = msgspec.field(default=None, name="cache_read_input_tokens")
-    anthropic_write: int | None = msgspec.field(default=None, name="cache_creation_input_tokens")
-    prompt_tokens: int | None = msgspec.field(default=None, name="prompt_tokens")
-    completion_tokens: int | None = msgspec.field(default=None, name="completion_tokens")
+    nova_read: Count = msgspec.field(default=None, name="cacheReadInputTokenCount")
+    nova_write: Count = msgspec.field(default=None, name="cacheWriteInputTokenCount")
+    anthropic_input: Count = msgspec.field(default=None, name="input_tokens")
+    anthropic_output: Count = msgspec.field(default=None, name="output_tokens")
+    anthropic_read: Count = msgspec.field(default=None, name="cache_read_input_tokens")
+    anthropic_write: Count = msgspec.field(default=None, name="cache_creation_input_tokens")
+    prompt_tokens: Count = msgspec.field(default=None, name="prompt_tokens")
+    completion_tokens: Count = msgspec.field(default=None, name="completion_tokens")
 
 
 class _Block(msgspec.Struct, gc=False):
@@ -57,7 +63,7 @@ class _Completion(msgspec.Struct, gc=False):
 
 class _Titan(msgspec.Struct, rename="camel", gc=False):
     output_text: str | None = None
-    token_count: int | None = None
+    token_count: Count = None
     completion_reason: str | None = None
 
 
@@ -68,11 +74,11 @@ class _Output(msgspec.Struct, rename="camel", gc=False):
     content: list[_Block] | None = None
     snake_stop_reason: str | None = msgspec.field(default=None, name="stop_reason")
     generation: str | None = None
-    llama_input: int | None = msgspec.field(default=None, name="prompt_token_count")
-    llama_output: int | None = msgspec.field(default=None, name="generation_token_count")
+    llama_input: Count = msgspec.field(default=None, name="prompt_token_count")
+    llama_output: Count = msgspec.field(default=None, name="generation_token_count")
     outputs: list[_Completion] | None = None
     choices: list[_Completion] | None = None
-    input_text_token_count: int | None = None
+    input_text_token_count: Count = None
     results: list[_Titan] | None = None
 
 
@@ -100,10 +106,10 @@ class Manifest(msgspec.Struct, rename="camel", frozen=True):
     processed_record_count: int | None = None
     success_record_count: int | None = None
     error_record_count: int | None = None
-    input_token_count: int | None = None
-    output_token_count: int | None = None
-    cache_read_input_token_count: int | None = None
-    cache_write_input_token_count: int | None = None
+    input_token_count: Count = None
+    output_token_count: Count = None
+    cache_read_input_token_count: Count = None
+    cache_write_input_token_count: Count = None
 
     @property
     def usage(self) -> Usage | None:
@@ -169,7 +175,7 @@ def _answer(record: str, row: _Line, output: _Output) -> Answer:
         input_tokens=asked,
         output_tokens=answered,
         cached_tokens=cached,
-        answered_at=row.answered_at or 0.0,
+        answered_at=at if 0 <= (at := row.answered_at or 0.0) <= _LATEST else 0.0,
     )
 
 

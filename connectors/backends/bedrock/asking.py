@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from lowtide.connectors.backends.bedrock.answers import LOST, LOST_CODE
 from lowtide.connectors.backends.bedrock.connection import Aws
-from lowtide.connectors.backends.bedrock.failures import NOT_SENT, Said, never_sent, reported, said
+from lowtide.connectors.backends.bedrock.failures import NOT_SENT, Said, never_sent, reported, said, without_password
 from lowtide.errors import LowtideError, Terminal
 
 Invocation = Literal["converse", "invoke"]
@@ -91,10 +91,24 @@ class Pace:
             self._pause = 0.0 if self._pause < _FIRST_PAUSE else self._pause / 2
 
 
-def ask(aws: Aws, model: str, invocation: Invocation, request: Ask, pace: Pace, until: float) -> Line | NotAsked:
-    """Ask once; while Bedrock has no room, wait and ask again, up to `until`. Raises nothing that AWS has said."""
+def ask(
+    aws: Aws,
+    model: str,
+    invocation: Invocation,
+    request: Ask,
+    pace: Pace,
+    until: float,
+    over: Callable[[], bool] = lambda: False,
+) -> Line | NotAsked:
+    """Ask once; while Bedrock has no room, wait and ask again, up to `until`.
+
+    `over` is asked directly before each call, and none is made once it says so. Raises what `over` raises, before a
+    call, and nothing that AWS has said.
+    """
     reason = "its turn has not come yet"
     while (turn := pace.wait(until)) is not None:
+        if over():
+            return NotAsked("its batch has ended")
         try:
             output, usage = _call(aws, model, invocation, request.model_input)
         except ClientError as error:
@@ -109,7 +123,7 @@ def ask(aws: Aws, model: str, invocation: Invocation, request: Ask, pace: Pace, 
         except Exception as error:
             if isinstance(error, NOT_SENT):
                 pace.refused(turn)
-                reason = f"Bedrock cannot be reached now: {error}"
+                reason = f"Bedrock cannot be reached now: {without_password(error)}"
                 continue
             if isinstance(error, BotoCoreError) and never_sent(error):
                 return NotAsked("", reported(error, "ask the model on demand", _PERMISSION))

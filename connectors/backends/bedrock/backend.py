@@ -13,7 +13,7 @@ from lowtide.connectors.backends.bedrock.connection import Aws
 from lowtide.connectors.backends.bedrock.jobs import Job, Jobs, Look
 from lowtide.connectors.backends.bedrock.models import known
 from lowtide.connectors.backends.bedrock.ondemand import Lane
-from lowtide.connectors.backends.bedrock.quotas import read_quotas
+from lowtide.connectors.backends.bedrock.quotas import Quotas, read_quotas
 from lowtide.connectors.backends.bedrock.requests import Encoder, can_be_native, check_parameters
 from lowtide.connectors.backends.bedrock.schemas import fits_native
 from lowtide.connectors.backends.bedrock.staging import Staging
@@ -63,8 +63,8 @@ class Backend:
         can = can_be_native(self._known, spec.invocation)
         if spec.structured_output == "native" and not can:
             raise ConfigError(
-                f"backends.bedrock.structured_output: found 'native'; {spec.model!r} is not known to hold its answers "
-                f"to a schema with invocation {spec.invocation!r}: leave it at auto, and the prompt holds the schema"
+                f"{names.FIELD}.structured_output: found 'native'; expected auto, and the prompt holds the schema: "
+                f"{spec.model!r} is not known to hold its answers to one with invocation {spec.invocation!r}"
             )
         self._encoder = Encoder(
             spec.invocation, self._known, spec.parameters, native=can and spec.structured_output != "prompt"
@@ -94,8 +94,19 @@ class Backend:
     @cached_property
     def limits(self) -> Limits:
         """The account's quotas where Service Quotas tells them in ten seconds, else Bedrock's defaults."""
-        quotas, _ = read_quotas(self._aws, self._spec.model, self._known)
-        return quotas.limits(self._known)
+        return self._quotas[0].limits(self._known)
+
+    @cached_property
+    def _quotas(self) -> tuple[Quotas, bool]:
+        """The quotas, and whether they are the account's own."""
+        quotas, why = read_quotas(self._aws, self._spec.model, self._known)
+        return quotas, not why
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where batches lie: the region, and the host where Bedrock is asked for somewhere else than at AWS."""
+        host = self._aws.endpoint_host
+        return (f"bedrock:{self.region}" + (f"@{host}" if host else ""),)
 
     def refusal(self, operation: Operation) -> str | None:
         """Every kind can be done. With `structured_output: native`, the schema has to be one that Bedrock takes."""
@@ -120,17 +131,22 @@ class Backend:
         if shard.on_demand:
             return self._lane.submit(shard, token)
         self._check(shard)
-        input_uri = self._staging.place(shard, token)
-        return self._jobs.create(token, input_uri, self._staging.output_uri(token))
+        placed = self._staging.place(shard, token)
+        try:
+            return self._jobs.create(token, placed.uri, self._staging.output_uri(token))
+        except (Terminal, ConfigError):
+            self._staging.take_back(placed)
+            raise
 
     def _check(self, shard: Shard) -> None:
-        limits = self.limits
-        if not limits.minimum_records <= shard.records <= limits.records:
+        limits, known_limits = self.limits, self._quotas[1]
+        if shard.records < limits.minimum_records or (known_limits and shard.records > limits.records):
             raise Terminal(
                 f"{shard.uri} holds {shard.records} records; a job of {self.model!r} takes {limits.minimum_records} to "
                 f"{limits.records}"
             )
-        if shard.size > limits.bytes:
+        # The defaults say nothing against a shard that was built when the account's own quotas could be read.
+        if known_limits and shard.size > limits.bytes:
             raise Terminal(f"{shard.uri} holds {shard.size} bytes; a job of {self.model!r} takes {limits.bytes}")
 
     def find(self, token: str) -> Sequence[str]:
@@ -164,8 +180,10 @@ class Backend:
             return BatchStatus(job.status, answered=job.processed_record_count or 0)
         elif _adds_up(job):
             charged = job.success_record_count
-        elif job.outcome in {"failed", "expired"} and not self._staging.written(job):
-            charged = 0
+        elif job.outcome != "completed":
+            charged = job.success_record_count or job.processed_record_count
+            if not charged and not self._staging.written(job):
+                charged = 0
         self._seen_ended.pop(batch_id, None)
         reason = (job.message or "")[:_LONGEST_REASON]
         fault: Fault = "quota" if job.outcome == "failed" and charged == 0 and _NO_ROOM.search(reason) else ""

@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
+from lowtide.connectors.backends.bedrock.failures import without_password
+from lowtide.connectors.backends.bedrock.names import FIELD
 from lowtide.errors import ConfigError
 
 CALL_SECONDS = 300
@@ -81,6 +84,11 @@ class Aws:
         return self._client(service, service)
 
     @property
+    def endpoint_host(self) -> str:
+        """Host and port of what stands in Bedrock's place; "" where it is AWS's own address of the region."""
+        return urlsplit(self._endpoint("bedrock")).netloc.rpartition("@")[2].lower()
+
+    @property
     def emulated(self) -> bool:
         """Whether Bedrock is somebody else's than AWS's, and Service Quotas would still be asked for at AWS."""
         endpoint = self._endpoint("bedrock")
@@ -103,7 +111,9 @@ class Aws:
                         config=Config(user_agent_extra="lowtide", **settings),
                     )
                 except (BotoCoreError, ValueError) as error:
-                    raise ConfigError(f"the AWS settings for {service} do not work: {error}") from error
+                    raise ConfigError(
+                        f"the AWS settings for {service} do not work: {without_password(error)}"
+                    ) from None
                 self._clients[config] = cast("Client", made)
             return self._clients[config]
 
@@ -126,7 +136,7 @@ def connect(region: str | None, environ: Mapping[str, str] | None = None) -> Aws
             "AWS_PROFILE, or give this machine a role"
         )
     if not session.region_name:
-        raise ConfigError("bedrock needs a region: set backends.bedrock.region in the job file, or AWS_REGION")
+        raise ConfigError(f"{FIELD}.region: missing; expected a region here, or in AWS_REGION")
     return Aws(session, session.region_name, env)
 
 

@@ -6,6 +6,7 @@ ServiceQuotaExceeded and Conflict come with HTTP 400, Throttling with 429, Inter
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,13 @@ _CREDENTIALS = frozenset({
     "RequestExpired",
 })  # fmt: skip
 _LONGEST_MESSAGE = 500
+# Greedy: a password may hold what an address may not.
+_USER = re.compile(r"//[^\s\"]*@")
+_ADVICE = "see docs/backends/bedrock.md for what a job needs"
+_MODELS = (
+    "choose a model that takes batches in this region: "
+    "https://docs.aws.amazon.com/bedrock/latest/userguide/batch-inference-supported.html lists them"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +98,12 @@ def never_sent(error: Exception) -> bool:
     return False
 
 
-def not_created(error: Exception, permission: str) -> LowtideError:
+def without_password(error: Exception) -> str:
+    """The error's text, without the user and the password that may stand in an address that it names."""
+    return _USER.sub("//", str(error))
+
+
+def not_created(error: Exception, permission: str, model: str) -> LowtideError:
     """The error of a create call that failed: whether something was accepted is in its type."""
     if isinstance(error, ClientError):
         answer = said(error)
@@ -100,9 +113,10 @@ def not_created(error: Exception, permission: str) -> LowtideError:
         # that this token has been used before: whoever looks finds out with what.
         if answer.status >= 500 or answer.status in {0, 408} or answer.code == "ConflictException":
             return SubmitUnknown(f"Bedrock did not say whether it has created the job: {answer}")
-        return Terminal(f"Bedrock refused to create the job: {answer}{_advice(answer, permission)}")
+        advice = _advice(answer, permission) or f" ({_MODELS if 'model' in answer.message.lower() else _ADVICE})"
+        return Terminal(f"Bedrock refused to create a job of {model!r}: {answer}{advice}")
     if never_sent(error) and isinstance(error, NoConnection):
-        return Transient(f"Bedrock cannot be reached now: {error}")
+        return Transient(f"Bedrock cannot be reached now: {without_password(error)}")
     if isinstance(error, _WITHOUT_CREDENTIALS):
         return ConfigError(f"there are no usable AWS credentials: {error}")
     if isinstance(error, ParamValidationError):
@@ -121,7 +135,7 @@ def reported(error: Exception, doing: str, permission: str) -> LowtideError:
         return ConfigError(f"there are no usable AWS credentials: {error}")
     if isinstance(error, (HTTPClientError, NoConnection, ResponseParserError)):
         return Transient(f"cannot {doing} now: {type(error).__name__}")
-    return Terminal(f"cannot {doing}: {error}")
+    return Terminal(f"cannot {doing}: {without_password(error)}")
 
 
 @contextmanager

@@ -114,7 +114,7 @@ class Jobs:
         except ConfigError:
             raise
         except FAILURES as error:
-            raise not_created(error, _CREATE) from error
+            raise not_created(error, _CREATE, self._spec.model) from error
         arn = answer.get("jobArn")
         if not isinstance(arn, str) or not names.JOB_ARN.fullmatch(arn):
             raise SubmitUnknown("Bedrock answered a create call without the job's ARN")

@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from lowtide.errors import ConfigError
 from lowtide.job.model import BedrockBackend
 
+FIELD = "backends[0].bedrock"
+"""How the job file's errors name where a setting of this backend stands."""
+
 S3_URI = re.compile(r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](?:/[-!_*'().a-z0-9A-Z]+(?:/[-!_*'().a-z0-9A-Z]+)*)?/?")
 ROLE_ARN = re.compile(r"arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+")
 MODEL_ID = re.compile(
@@ -71,13 +74,13 @@ def check_spec(spec: BedrockBackend, staging: str) -> None:
     _check_tags(spec.tags)
     if not is_s3_uri(staging):
         raise ConfigError(
-            f"backends.bedrock.staging: found {staging!r}; Bedrock takes an s3:// address with letters, digits, "
-            "slashes and -!_*'(). only"
+            f"{FIELD}.staging: found {staging!r}; expected an s3:// address with letters, digits, slashes and -!_*'(). "
+            "only"
         )
     if len(staging) > LONGEST_URI - _LONGEST_BELOW_STAGING:
         raise ConfigError(
-            f"backends.bedrock.staging: found {len(staging)} characters; at most "
-            f"{LONGEST_URI - _LONGEST_BELOW_STAGING} leave room for what Bedrock is told to read below it"
+            f"{FIELD}.staging: found {len(staging)} characters; expected at most "
+            f"{LONGEST_URI - _LONGEST_BELOW_STAGING}, so that there is room for what Bedrock is told to read below it"
         )
 
 
@@ -90,4 +93,4 @@ def _check_tags(tags: Mapping[str, str]) -> None:
 
 def _check(key: str, found: str, pattern: re.Pattern[str], wanted: str, longest: int | None = None) -> None:
     if len(found) > (longest or _LONGEST[key]) or not pattern.fullmatch(found):
-        raise ConfigError(f"backends.bedrock.{key}: found {found!r}; expected {wanted}")
+        raise ConfigError(f"{FIELD}.{key}: found {found!r}; expected {wanted}")

@@ -7,10 +7,18 @@ A batch is a folder of the run's root, `ondemand/<token>/`:
     claims/<record id>     written before a record is asked, by put-if-absent: whoever wrote it asks, and nobody else
     answers/<record id>    written behind it: the record's line, as a job would have written it, and for good
     cancelled              nothing more is asked
+    discarded              written before anything of the batch is removed, and never removed itself
 
 A claim without an answer is somebody's question on its way. If its process is gone, the answer may have been written
 and paid, and nobody can fetch it: the record gets an error, and is not asked again. A claim is withdrawn only by its
 owner, and only if the model has certainly not been asked.
+
+Claims are removed with the batch, so a process that was suspended before its first claim would win them all again. It
+sees `discarded` then: a claim of a discarded batch is won only after that was written, and whoever wins a claim looks
+at `discarded`, `cancelled` and the record's answer directly before each call. What is left is the time between this
+look and the call. Who is suspended there for longer than a claim lasts (six to seven minutes, and the clocks' skew) is
+given up for lost, and asks and pays afterwards for an answer that nobody fetches: still once for that record, since
+nobody else can win its claim.
 """
 
 from __future__ import annotations
@@ -41,6 +49,7 @@ SLICE_SECONDS = 30.0
 THREADS = 8
 
 _FOLDER = "ondemand"
+_DISCARDED = "discarded"
 _STORING_TRIES = 5
 _LARGEST_LINE = 1 << 28
 _RECORD = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -117,10 +126,14 @@ class Lane:
         return batch_id.startswith(f"{_FOLDER}/")
 
     def submit(self, shard: Shard, token: str) -> str:
-        """Make the batch; nobody is asked yet. The same token gives the same batch. Raises Transient or Terminal."""
+        """Make the batch; nobody is asked yet. The same token gives the same batch, and one that was discarded is not
+        made again. Raises Transient or Terminal.
+        """
         if not names.is_token(token):
             raise Terminal(f"{token!r} cannot be the name of a batch: letters, digits and inner '-', at most 63")
         folder = f"{_FOLDER}/{token}"
+        if self._is_discarded(folder):
+            return folder
         batch = _Batch(self._model, self._invocation, shard.records, self._clock())
         try:
             if self._root.info(f"{folder}/batch.json") is None:
@@ -129,6 +142,9 @@ class Lane:
                 _check(shard, data)
                 self._root.write(f"{folder}/requests.jsonl", data)
                 self._root.put_if_absent(f"{folder}/batch.json", msgspec.json.encode(batch))
+                if self._is_discarded(folder):
+                    # Another process has made, ended and discarded it meanwhile.
+                    self._remove(folder)
         except StoreError as error:
             raise Terminal(f"the requests cannot be written to {self._root.uri!r}: {error}") from error
         return folder
@@ -136,7 +152,8 @@ class Lane:
     def find(self, token: str) -> list[str]:
         """The batch with this token, seen as soon as it was made."""
         folder = f"{_FOLDER}/{token}"
-        return [folder] if self._root.info(f"{folder}/batch.json") is not None else []
+        there = self._root.info(f"{folder}/batch.json") is not None
+        return [folder] if there and not self._is_discarded(folder) else []
 
     def poll(self, batch_id: str) -> BatchStatus:
         """Ask what nobody has asked yet, for a while, and say how far it is.
@@ -144,15 +161,12 @@ class Lane:
         Raises Transient, and Terminal for what would fail every record: nothing was asked then that is not recorded.
         """
         look = self._look(batch_id)
-        if look is None:
-            # Collected and discarded by another process meanwhile, so there is nothing to be said of it here.
-            raise Transient(f"{self._root.uri_of(batch_id)!r} holds no batch on demand (any more)")
         failure: LowtideError | None = None
         if len(look.answered) < look.batch.records:
             self._give_up_the_dead(batch_id, look)
             if not look.cancelled:
                 failure = self._work(batch_id, look)
-            look = self._look(batch_id) or look
+            look = self._look(batch_id)
         if len(look.answered) >= look.batch.records:
             return self._ended(batch_id, look, "completed")
         if look.cancelled:
@@ -164,7 +178,9 @@ class Lane:
         return BatchStatus("asking", answered=len(look.answered))
 
     def outputs(self, batch_id: str) -> Iterator[OutputFile]:
-        """`answers.jsonl`: one line for each record that has been asked."""
+        """`answers.jsonl`: one line for each record that has been asked. Its chunks raise Transient, rather than end
+        too early, if the batch is discarded while they are read.
+        """
         yield OutputFile("answers.jsonl", (line + b"\n" for line in self._lines(batch_id)))
 
     def cancel(self, batch_id: str) -> None:
@@ -173,22 +189,39 @@ class Lane:
             self._root.put_if_absent(f"{batch_id}/cancelled", b"{}")
 
     def discard(self, batch_id: str) -> None:
-        """Remove an ended batch."""
+        """Remove an ended batch, but for the mark that says so."""
+        if next(iter(self._root.list(f"{batch_id}/")), None) is None:
+            return
+        self._root.put_if_absent(f"{batch_id}/{_DISCARDED}", b"{}")
+        self._remove(batch_id)
+
+    def _remove(self, batch_id: str) -> None:
         # Requests first: a process that finds answers and claims gone finds nothing to ask either.
         self._root.delete(f"{batch_id}/requests.jsonl")
         for info in list(self._root.list(f"{batch_id}/")):
-            if info.path != f"{batch_id}/batch.json":
+            if info.path not in {f"{batch_id}/batch.json", f"{batch_id}/{_DISCARDED}"}:
                 self._root.delete(info.path)
         self._root.delete(f"{batch_id}/batch.json")
 
-    def _look(self, batch_id: str) -> _Look | None:
+    def _is_discarded(self, batch_id: str) -> bool:
+        return self._root.info(f"{batch_id}/{_DISCARDED}") is not None
+
+    def _gone(self, batch_id: str) -> Transient:
+        # Collected and discarded by another process meanwhile, so there is nothing to be said of it here.
+        return Transient(f"{self._root.uri_of(batch_id)!r} holds no batch on demand (any more)")
+
+    def _look(self, batch_id: str) -> _Look:
+        """Raises Transient if the batch is not there, or not wholly any more."""
         try:
             batch = msgspec.json.decode(self._root.read(f"{batch_id}/batch.json"), type=_Batch)
         except NotFound:
-            return None
+            raise self._gone(batch_id) from None
         claimed, answered, cancelled = set(), set(), False
         for info in self._root.list(f"{batch_id}/"):
             kind, _, record = info.path[len(batch_id) + 1 :].partition("/")
+            if kind == _DISCARDED:
+                # Listed behind answers and claims, so a listing that misses some of those has it.
+                raise self._gone(batch_id)
             if kind == "claims":
                 claimed.add(record)
             elif kind == "answers":
@@ -239,11 +272,7 @@ class Lane:
         try:
             if not self._claimed(claim):
                 return
-            # Looked at behind the claim: whoever cancels sees either the claim, or that nothing is asked any more.
-            if self._root.info(f"{work.folder}/cancelled") or self._root.info(f"{work.folder}/answers/{record}"):
-                self._withdraw(claim)
-                return
-            reply = ask(self._aws, work.batch.model, work.batch.invocation, request, self._pace, work.until)
+            reply = self._asked(work, request, claim)
             if isinstance(reply, Line):
                 self._keep(f"{work.folder}/answers/{record}", reply)
             else:
@@ -254,6 +283,20 @@ class Lane:
             work.stop.set()
         finally:
             self._asking.discard(place)
+
+    def _asked(self, work: _Work, request: Ask, claim: str) -> Line | NotAsked:
+        def over() -> bool:
+            # Looked at behind the claim: whoever cancels sees either the claim, or that nothing is asked any more. The
+            # mark of a discarded batch comes last, so that nothing but it stands between its look and the call.
+            marks = ("cancelled", f"answers/{request.record_id}", _DISCARDED)
+            return any(self._root.info(f"{work.folder}/{mark}") is not None for mark in marks)
+
+        try:
+            return ask(self._aws, work.batch.model, work.batch.invocation, request, self._pace, work.until, over)
+        except LowtideError:
+            # Raised by the look, so before a call.
+            self._withdraw(claim)
+            raise
 
     def _claimed(self, claim: str) -> bool:
         """Whether the record is this process's to ask. Raises Transient or StoreError: then it is not asked."""
@@ -293,6 +336,8 @@ class Lane:
             if content.error is not None:
                 raise Transient(f"{content.info.uri!r} cannot be read: {content.error}")
             yield content.data
+        if self._is_discarded(batch_id):
+            raise self._gone(batch_id)
 
     def _ended(self, batch_id: str, look: _Look, state: str) -> BatchStatus:
         charged = asked = answered = cached = 0

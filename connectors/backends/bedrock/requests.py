@@ -14,6 +14,7 @@ from typing import Any, Literal
 import orjson
 
 from lowtide.connectors.backends.bedrock.models import Family, Model
+from lowtide.connectors.backends.bedrock.names import FIELD
 from lowtide.connectors.backends.bedrock.schemas import fits_native
 from lowtide.errors import ConfigError
 from lowtide.operations import Operation
@@ -61,20 +62,22 @@ def check_parameters(parameters: Parameters, model: Model, invocation: Invocatio
     """
     if invocation == "invoke" and model.family not in _FAMILIES:
         raise ConfigError(
-            "backends.bedrock.invocation: found 'invoke'; the forms of Anthropic, Nova, Llama, Mistral and Titan are "
-            "known, and this model is none of them: leave it at converse"
+            f"{FIELD}.invocation: found 'invoke'; expected converse: only the forms of Anthropic, Nova, Llama, Mistral "
+            "and Titan are known, and this model is none of them"
         )
     for name, value in parameters.items():
-        key = f"backends.bedrock.parameters.{name}"
+        key = f"{FIELD}.parameters.{name}"
         if name in _OURS:
-            raise ConfigError(f"{key}: is set by the operation, or cannot be used in a batch; take it out")
+            raise ConfigError(
+                f"{key}: found {value!r}; expected nothing: the operation sets it, or a batch cannot use it"
+            )
         if name in _BOUNDED and (isinstance(value, bool | str) or not 0 <= value <= 1):
             raise ConfigError(f"{key}: found {value!r}; expected a number from 0 to 1")
     if len({"top_p", "topP"} & parameters.keys()) > 1:
-        raise ConfigError("backends.bedrock.parameters: top_p and topP are the same; keep one of them")
+        raise ConfigError(f"{FIELD}.parameters: found top_p and topP; expected one of them, they are the same")
     if model.family == "anthropic" and "temperature" in parameters and {"top_p", "topP"} & parameters.keys():
         raise ConfigError(
-            "backends.bedrock.parameters: found temperature and top_p; models of Anthropic's take one of them only"
+            f"{FIELD}.parameters: found temperature and top_p; expected one of them for a model of Anthropic's"
         )
 
 

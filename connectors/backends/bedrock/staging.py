@@ -5,18 +5,28 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 
 from lowtide.connectors.backends.bedrock import names
 from lowtide.connectors.backends.bedrock.answers import Manifest, parse_manifest
 from lowtide.connectors.backends.bedrock.jobs import Job
 from lowtide.connectors.stores import open_store
-from lowtide.errors import ConfigError, NotFound, StoreError, Terminal, Transient
+from lowtide.errors import ConfigError, LowtideError, NotFound, StoreError, Terminal, Transient
 from lowtide.protocols import Store
 from lowtide.records import FileInfo, OutputFile, Shard
 
 _CHUNK = 1 << 20
 _MANIFEST = "manifest.json.out"
 _OURS = re.compile(r"s3://([^/]+)/((?:.+/)?bedrock/([^/]+)/)(?:requests\.jsonl|out)")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a job is to read its requests. `made` is the path of the copy that was made for it, "" where none was."""
+
+    uri: str
+    made: str = ""
 
 
 class Staging:
@@ -41,17 +51,18 @@ class Staging:
         """The folder that a job of this token is to write to."""
         return f"{self._store.uri_of(f'bedrock/{token}/out')}/"
 
-    def place(self, shard: Shard, token: str) -> str:
-        """The address of the shard's file for Bedrock: where it lies, if it can, or that of a copy.
+    def place(self, shard: Shard, token: str) -> Placed:
+        """The shard's file for Bedrock: where it lies, if it can, or a copy.
 
         Raises Transient, or Terminal where that is of no use; nothing has been submitted then.
         """
         if names.is_batch_input(shard.uri):
-            return shard.uri
+            return Placed(shard.uri)
         if not names.is_token(token):
             raise Terminal(f"{token!r} cannot be the name of a Bedrock job: letters, digits and inner '-', at most 63")
         path = f"bedrock/{token}/requests.jsonl"
         try:
+            there = self._store.info(path) is not None
             with shard.open() as source, self._store.writer(path) as target:
                 shutil.copyfileobj(source, target, _CHUNK)
                 if source.tell() != shard.size:
@@ -61,7 +72,14 @@ class Staging:
             raise Terminal(f"the requests cannot be copied to {self.uri!r}: {error}") from error
         except OSError as error:
             raise Transient(f"the requests cannot be copied to {self.uri!r} now: {error.strerror or error}") from error
-        return self._store.uri_of(path)
+        # A copy from before may be what a job reads whose creation was not confirmed.
+        return Placed(self._store.uri_of(path), "" if there else path)
+
+    def take_back(self, placed: Placed) -> None:
+        """Remove the copy that was made for a job that was refused. Raises nothing: one that stays does no harm."""
+        if placed.made:
+            with suppress(LowtideError):
+                self._store.delete(placed.made)
 
     def manifest(self, job: Job) -> Manifest | None:
         """The job's own totals; None if they are not there (yet). Raises Transient."""
@@ -126,8 +144,8 @@ def open_staging(spec_uri: str | None, root: Store, environ: Mapping[str, str] |
         return Staging(open_store(spec_uri, environ=environ), environ)
     if not root.uri.startswith("s3://"):
         raise ConfigError(
-            f"backends.bedrock.staging: is missing; output.root is {root.uri!r}, which Bedrock cannot read, so name an "
-            "s3:// folder for requests and raw answers"
+            f"{names.FIELD}.staging: missing; expected an s3:// folder for requests and raw answers, since output.root "
+            f"is {root.uri!r}, which Bedrock cannot read"
         )
     return Staging(root, environ)
 

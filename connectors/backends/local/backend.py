@@ -66,6 +66,7 @@ class LocalBackend:
     name = "local"
     provider = "local"
     region = ""
+    places: tuple[str, ...] = ()
 
     def __init__(
         self, directory: Path | None = None, *, model: engine.Choice = "auto", workers: int | None = None

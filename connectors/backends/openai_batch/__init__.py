@@ -17,6 +17,7 @@ from lowtide.errors import ConfigError
 from lowtide.job.model import AzureBatchBackend, OpenAIBatchBackend
 from lowtide.protocols import Backend
 
+_FIELD = f"backends[0].{AZURE.backend}"
 _LONGEST_NAME = 64
 """Characters in the name of a deployment (documented for Azure)."""
 
@@ -54,27 +55,45 @@ def open_azure(
     wanted = [(spec.region or "", spec.deployment, spec.endpoint)]
     wanted += [(further.region, further.deployment, further.endpoint) for further in spec.regions]
     _check_names([region for region, _, _ in wanted])
-    for _, deployment, _ in wanted:
+    for at, (_, deployment, _) in enumerate(wanted):
         if len(deployment) > _LONGEST_NAME:
-            raise ConfigError(f"azure-batch: no deployment has a name as long as {deployment[:80]!r}")
+            raise ConfigError(
+                f"{_deployment_field(at)}.deployment: found {len(deployment)} characters; "
+                f"expected at most {_LONGEST_NAME}"
+            )
     places = [
         Place(
             region,
             deployment,
-            azure_account(endpoint, region=region, auth=spec.auth, api=spec.api, environ=environ, tokens=tokens),
+            azure_account(
+                endpoint,
+                region=region,
+                auth=spec.auth,
+                api=spec.api,
+                environ=environ,
+                tokens=tokens,
+                where=_deployment_field(at),
+            ),
         )
-        for region, deployment, endpoint in wanted
+        for at, (region, deployment, endpoint) in enumerate(wanted)
     ]
     return _backend(spec, places, spec.call, environ, clock=clock)
 
 
+def _deployment_field(at: int) -> str:
+    """Where the job file names the deployment: itself, then further regions."""
+    return f"{_FIELD}.regions[{at - 1}]" if at else _FIELD
+
+
 def _check_names(regions: Sequence[str]) -> None:
     if len(regions) > 1 and not all(regions):
-        raise ConfigError("azure-batch.region: is missing; with further regions, each needs its name")
+        raise ConfigError(f"{_FIELD}.region: missing; expected a name, since there are further regions")
     if len(set(regions)) < len(regions):
-        raise ConfigError("azure-batch.regions: the same region stands twice; give each deployment a name of its own")
+        twice = next(region for region in regions if regions.count(region) > 1)
+        raise ConfigError(f"{_FIELD}.regions: found {twice!r} twice; expected a name of its own for each deployment")
     if any("/" in region for region in regions):
-        raise ConfigError("azure-batch.regions: a region's name has no slash")
+        slashed = next(region for region in regions if "/" in region)
+        raise ConfigError(f"{_FIELD}.regions: found {slashed!r}; expected a name without a slash")
 
 
 def _backend(
@@ -96,6 +115,7 @@ def _backend(
         model=spec.model,
         parameters=spec.parameters,
         native=native,
+        where=f"backends[0].{service.backend}",
     )
     names = [len(orjson.dumps(place.model)) for place in places]
     return OpenAIBatch(

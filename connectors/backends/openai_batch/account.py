@@ -42,7 +42,7 @@ class Account:
     def address(self) -> str:
         """The API's address, for messages: no user name or password that may stand in it."""
         parts = urlsplit(self.base_url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return f"{parts.scheme}://{(parts.netloc + parts.path).rpartition('@')[2]}"
 
     @property
     def secret(self) -> str:
@@ -55,7 +55,7 @@ def openai_account(base_url: str | None, environ: Mapping[str, str] | None) -> A
     env = {**os.environ, **(environ or {})}
     return Account(
         service=OPENAI,
-        base_url=_url(base_url or env.get("OPENAI_BASE_URL") or OPENAI_URL, "openai-batch.base_url"),
+        base_url=_url(base_url or env.get("OPENAI_BASE_URL") or OPENAI_URL, "backends[0].openai-batch.base_url"),
         key=_key(env, "OPENAI_API_KEY", "openai-batch"),
         credentials="OPENAI_API_KEY",
         permission=_OPENAI_PERMISSION,
@@ -72,8 +72,9 @@ def azure_account(
     api: str,
     environ: Mapping[str, str] | None,
     tokens: Callable[[], str] | None = None,
+    where: str = "backends[0].azure-batch",
 ) -> Account:
-    """An Azure OpenAI resource's.
+    """An Azure OpenAI resource's. `where` names its place in the job file, for messages.
 
     The key is AZURE_OPENAI_API_KEY_<REGION> (in capitals, with _ for what is no letter or digit), else
     AZURE_OPENAI_API_KEY; with `auth` entra, tokens are those of the environment's identity, or of `tokens`. Raises
@@ -83,12 +84,13 @@ def azure_account(
     address = endpoint or env.get("AZURE_OPENAI_ENDPOINT")
     if not address:
         raise ConfigError(
-            "azure-batch needs an endpoint: set azure-batch.endpoint in the job file, or AZURE_OPENAI_ENDPOINT, to "
-            "https://NAME.openai.azure.com"
+            f"{where}.endpoint: missing; expected https://NAME.openai.azure.com here, or in AZURE_OPENAI_ENDPOINT"
         )
-    base = _url(re.sub(r"/openai(/v1)?/*$", "", address), "azure-batch.endpoint")
+    base = _url(re.sub(r"/openai(/v1)?/*$", "", address), f"{where}.endpoint")
     if api != "v1" and not re.fullmatch(r"\d{4}-\d{2}-\d{2}(-preview)?", api):
-        raise ConfigError(f"azure-batch.api: found {api!r}; expected v1, or an api-version such as 2025-04-01-preview")
+        raise ConfigError(
+            f"backends[0].azure-batch.api: found {api!r}; expected v1, or an api-version such as 2025-04-01-preview"
+        )
     key: str | Callable[[], str]
     if auth == "entra":
         key, credentials = tokens or entra_tokens(environ or {}), "the Microsoft Entra identity of the environment"
@@ -107,9 +109,15 @@ def azure_account(
 
 
 def _url(address: str, where: str) -> str:
-    parts = urlsplit(address.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"{where}: found {address[:200]!r}; expected an address that begins with https://")
+    try:
+        parts = urlsplit(address.strip())
+        fine = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        fine = False
+    if not fine:
+        # A password, or a signature, may stand before the @, or behind the ?.
+        shown = address.rpartition("@")[2].partition("?")[0][:200]
+        raise ConfigError(f"{where}: found {shown!r}; expected an address that begins with https://") from None
     return address.strip().rstrip("/")
 
 

@@ -6,13 +6,15 @@ a document goes into `Answer.error`: it holds codes, and the provider's message 
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
 from lowtide.records import Answer
 
-Number: TypeAlias = int | float | None
+Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**40)] | Annotated[float, msgspec.Meta(ge=0, le=2**40)] | None
+"""Tokens. A line that says more, or less than none, is broken: one such number would be most of a bill."""
+
 Text: TypeAlias = str | None
 Code: TypeAlias = str | int | None
 
@@ -25,6 +27,7 @@ _FINAL = {
 }  # fmt: skip
 _PASSING = {408, 409, 425, 429}
 _SAID = 200
+_LATEST = 4e9
 
 CUT_OFF = "the answer was cut off at the operation's max_output_tokens; raise it, reasoning counts too"
 
@@ -208,7 +211,8 @@ def _answer(
     retryable: bool = False,
 ) -> Answer:
     created = body.created if body.created is not None else body.created_at
-    answered_at = 0.0 if created is None or isinstance(created, str) else float(created)
+    known = isinstance(created, int | float) and 0 <= created <= _LATEST
+    answered_at = float(created or 0) if known else 0.0
     usage = body.usage
     if usage is None:
         return Answer(record_id, status, text, error, retryable, answered_at=answered_at)

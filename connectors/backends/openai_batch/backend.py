@@ -90,6 +90,11 @@ class OpenAIBatch:
         return self._parameters
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """Where batches may lie, without secrets: the API's host and path, or each deployment."""
+        return tuple(place.name(self._service.backend) for place in self._places)
+
+    @property
     def limits(self) -> Limits:
         """See `services`."""
         return self._limits
@@ -302,7 +307,7 @@ class OpenAIBatch:
         if self._blob is None:
             raise Terminal(
                 f"batch {batch.id!r} has its answers in a storage account that the job file no longer names: put "
-                "azure-batch.blob back to read them"
+                "backends[0].azure-batch.blob back to read them"
             )
         return self._blob
 
@@ -320,6 +325,6 @@ class OpenAIBatch:
         if place is None:
             raise Terminal(
                 f"batch {inner!r} was created in {region!r}, which the job file no longer names: put it back under "
-                "azure-batch.regions until the run is done"
+                "backends[0].azure-batch.regions until the run is done"
             )
         return place, inner

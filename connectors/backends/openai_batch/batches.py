@@ -36,6 +36,7 @@ _YOURS: Mapping[str, str] = {
 }
 _SHOWN = 3
 _SAID = 200
+_MOST = 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +170,7 @@ def _reason(batch: RemoteBatch, fault: Fault) -> str:
         return "the batch was cancelled"
     if batch.outcome != "failed":
         return ""
-    shown = "; ".join(map(str, batch.faults[:_SHOWN])) or "the provider gives no reason"
-    more = len(batch.faults) - _SHOWN
-    found = f"the batch failed: {shown}" + (f"; and {more} more" if more > 0 else "")
+    found = f"the batch failed: {_listed(batch.faults) or 'the provider gives no reason'}"
     if fault == "quota":
         return f"{found} (a shard larger than the whole quota never fits: set enqueued_tokens to the quota)"
     codes = [entry.code for entry in batch.faults]
@@ -179,6 +178,20 @@ def _reason(batch: RemoteBatch, fault: Fault) -> str:
         return f"{found} (Lowtide must never write such a file: this is a bug of Lowtide, please report it)"
     advice = next((_YOURS[code] for code in codes if code in _YOURS), "")
     return f"{found} ({advice})" if advice else found
+
+
+def _listed(faults: tuple[BatchFault, ...]) -> str:
+    """The first few kinds of errors, each once with how many lines have the same."""
+    alike: dict[tuple[str, str], list[BatchFault]] = {}
+    for fault in faults:
+        alike.setdefault((fault.code, fault.said), []).append(fault)
+    shown = []
+    for kind in list(alike.values())[:_SHOWN]:
+        shown.append(str(kind[0]))
+        if (others := len(kind) - 1) > 0:
+            shown.append(f"and {others} more {'line' if others == 1 else 'lines'} like it")
+    more = sum(map(len, list(alike.values())[_SHOWN:]))
+    return "; ".join([*shown, f"and {more} more"] if more else shown)
 
 
 def _fault(entry: object) -> BatchFault:
@@ -219,7 +232,8 @@ def _detail(data: object, name: str) -> int:
 def _count(value: object) -> int | None:
     if isinstance(value, str) and value.isdecimal():
         return int(value)
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST
+    return int(value) if known else None  # type: ignore[call-overload]  # a number, by the line above
 
 
 def _text(value: object) -> str:

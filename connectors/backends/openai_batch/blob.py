@@ -71,8 +71,8 @@ class BlobFolder:
         path = self.path_in(url)
         if path is None:
             raise Terminal(
-                f"Azure wrote to {url.partition('?')[0]!r}, which is outside of {self.web!r}: put azure-batch.blob "
-                "back to what it was when the batch was created"
+                f"Azure wrote to {url.partition('?')[0]!r}, which is outside of {self.web!r}: put "
+                "backends[0].azure-batch.blob back to what it was when the batch was created"
             )
         try:
             with self.store.open(path) as source:
@@ -101,7 +101,9 @@ def blob_folder(uri: str, environ: Mapping[str, str] | None) -> BlobFolder:
     Raises ConfigError, and MissingExtra where azure-storage-blob is not installed.
     """
     if scheme_of(uri) != "abfs":
-        raise ConfigError(f"azure-batch.blob: found {uri!r}; expected an abfs:// address, a folder in Azure storage")
+        # A password, or a signature, may stand before the @, or behind the ?.
+        shown = uri.rpartition("@")[2].partition("?")[0]
+        raise ConfigError(f"backends[0].azure-batch.blob: found {shown!r}; expected abfs://, a folder in Azure storage")
     try:
         from lowtide.connectors.stores.blob import BlobStore  # noqa: PLC0415
         from lowtide.connectors.stores.blob_connection import connect  # noqa: PLC0415

@@ -58,12 +58,12 @@ class Failure:
     @property
     def quota(self) -> bool:
         """Whether the quota of enqueued tokens is full."""
-        return self.status in {400, 403, 429} and any(is_quota(code, self.said) for code in (*self.codes, ""))
+        return self.status in {400, 403, 429} and any(is_quota(code.lower(), self.said) for code in (*self.codes, ""))
 
     @property
     def out_of_credit(self) -> bool:
         """Whether the account must be paid before anything is accepted again."""
-        return bool(_NO_CREDIT & set(self.codes))
+        return any(code.lower() in _NO_CREDIT for code in self.codes)
 
     def __str__(self) -> str:
         if self.network:
@@ -140,7 +140,7 @@ def advice(failure: Failure, account: Account) -> str:
     if failure.status == 401:
         return f"the credentials were not accepted: check {account.credentials}"
     if failure.status == 403:
-        return f"they lack a permission, or the network is not allowed in: {account.permission}"
+        return f"{account.credentials} lacks a permission, or this network is not allowed in: {account.permission}"
     if failure.status == 404:
         return "there is no such model, deployment or API here: check their names, and the endpoint"
     if 300 <= failure.status < 400:
@@ -176,6 +176,6 @@ def _read(body: object) -> tuple[tuple[str, ...], str]:
     deeper = [entry for part in inner for entry in (part if isinstance(part, list) else [part])]
     found = [entry.get("code") for entry in (error, *deeper) if isinstance(entry, Mapping)]
     found.append(error.get("type"))
-    codes = tuple(dict.fromkeys(str(code).lower() for code in found if isinstance(code, str | int)))
+    codes = tuple(dict.fromkeys(str(code) for code in found if isinstance(code, str | int)))
     message = error.get("message")
     return codes, message if isinstance(message, str) else ""

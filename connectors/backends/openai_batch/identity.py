@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import textwrap
 from collections.abc import Callable, Mapping
 
 from lowtide.errors import MissingExtra, Terminal, Transient
@@ -9,6 +11,7 @@ from lowtide.errors import MissingExtra, Terminal, Transient
 SCOPE = "https://cognitiveservices.azure.com/.default"
 """What a token is asked for (documented)."""
 
+_SAID = 300
 _SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
 
@@ -27,6 +30,10 @@ def entra_tokens(environ: Mapping[str, str]) -> Callable[[], str]:
         )
     except ImportError:
         raise MissingExtra("azure-batch with auth: entra", "azure", "azure-identity") from None
+    # A page of warnings and tracebacks for what the error says in a line. Who has set a level wants to see them.
+    logger = logging.getLogger("azure.identity")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL)
     credential: ClientSecretCredential | DefaultAzureCredential
     if all(environ.get(name) for name in _SERVICE_PRINCIPAL):
         tenant, client, secret = (environ[name] for name in _SERVICE_PRINCIPAL)
@@ -53,7 +60,7 @@ def explained(provider: Callable[[], str]) -> Callable[[], str]:
             if isinstance(error.__cause__ or error.__context__, ServiceRequestError | ServiceResponseError):
                 raise Transient(f"no Microsoft Entra token for {SCOPE} now: nobody answers") from None
             # The message lists every kind of identity that was tried, and why it failed, without secrets.
-            tried = " ".join(str(error.message).split())[:300]
+            tried = textwrap.shorten(str(error.message), _SAID, placeholder=" ...")
             raise Terminal(
                 f"no Microsoft Entra token for {SCOPE}: {tried} (run `az login`, give this machine a managed identity, "
                 "or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,15 @@ class Place:
     region: str
     model: str
     account: Account
+
+    def name(self, backend: str) -> str:
+        """What tells it from others: `openai-batch:HOST/PATH`, or `azure-batch:REGION@HOST/DEPLOYMENT`."""
+        host, slash, path = self.account.address.partition("://")[2].partition("/")
+        where = host.lower() + slash + path
+        if self.account.service.provider != "azure":
+            return f"{backend}:{where}"
+        region = f"{self.region}@" if self.region else ""
+        return f"{backend}:{region}{re.sub(r'/openai(/v1)?$', '', where)}/{self.model}"
 
     @cached_property
     def remote(self) -> Remote:

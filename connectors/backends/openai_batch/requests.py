@@ -35,7 +35,7 @@ class RequestEncoder:
     """Writes request lines for one model. `model` tells what it understands, `name` stands in the lines.
 
     `parameters` are merged into the body; a dotted name such as `reasoning.effort` goes into an object. Raises
-    ConfigError for one that the operation settles, or that clashes with another.
+    ConfigError for one that the operation settles, or that clashes with another; `where` begins its message.
     """
 
     def __init__(
@@ -47,13 +47,14 @@ class RequestEncoder:
         model: str,
         parameters: Mapping[str, Value],
         native: bool,
+        where: str = "backends[0].openai-batch",
     ) -> None:
         self._call = call
         self._url = url
         self._name = name
         self._limit_key = family_of(model).limit_key
         self._native = native
-        self._parameters = _nested(parameters)
+        self._parameters = _nested(parameters, f"{where}.parameters")
 
     def encode(self, request: Request) -> bytes:
         """The line, without its end."""
@@ -98,20 +99,24 @@ def named(name: bytes) -> bytes:
     return b'"body":{"model":' + name
 
 
-def _nested(parameters: Mapping[str, Value]) -> Body:
+def _nested(parameters: Mapping[str, Value], where: str) -> Body:
     nested: Body = {}
     for name, value in parameters.items():
         *parents, last = name.split(".")
         places = {".".join([*parents, last][: depth + 1]) for depth in range(len(parents) + 1)}
         if places & _TAKEN or name == "text" or not all([*parents, last]):
-            raise ConfigError(f"parameters: {name!r} cannot be set here: the operation, or the backend, settles it")
+            raise ConfigError(
+                f"{where}.{name}: found {value!r}; expected nothing: the operation, or the backend, settles it"
+            )
         target = nested
         for parent in parents:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
-                raise ConfigError(f"parameters: {name!r} clashes with {parent!r}, which is set to a plain value")
+                raise ConfigError(
+                    f"{where}.{name}: found beside {parent!r}, which is set to a plain value; expected one of them"
+                )
         if last in target:
-            raise ConfigError(f"parameters: {name!r} clashes with another parameter of that name")
+            raise ConfigError(f"{where}.{name}: found it set in two ways; expected one")
         target[last] = value
     return nested
 

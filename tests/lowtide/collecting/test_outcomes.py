@@ -256,9 +256,9 @@ def test_where_it_is_open_which_records_were_charged_none_is_asked_again() -> No
 def test_a_broken_line_says_which_record_was_lost() -> None:
     found = outcomes()
     found.collect(BACKEND, [*lines([answer(0)]), lines([answer(3)])[0][:60]], 1, PRICE)
-    assert found.find_lost(range(6), 2) == [3]
     assert found.find_lost(range(6), None) == [3]
     assert found.find_lost(range(6), 1) == []
+    assert found.find_lost(range(6), 2) == [1, 2, 3, 4, 5], "the broken line may be that of a record that failed"
 
 
 def test_a_broken_line_beside_a_good_one_loses_nothing() -> None:
@@ -289,6 +289,26 @@ def test_tokens_that_the_provider_counts_and_no_line_does_are_waste() -> None:
         ("output", "lost"): 6,
         ("reasoning", "lost"): 1,
     }
+
+
+def test_a_provider_that_gives_no_details_is_not_charged_for_them_again() -> None:
+    found = collected(answer(0, cached_tokens=4, reasoning_tokens=1))
+    found.reconcile(Usage(input_tokens=13, output_tokens=2))
+    assert tokens(found) == {
+        ("input", ""): 6,
+        ("cached_input", ""): 4,
+        ("output", ""): 1,
+        ("reasoning", ""): 1,
+        ("input", "lost"): 3,
+    }
+
+
+def test_an_answer_behind_an_error_of_the_same_record_is_kept() -> None:
+    found = collected(answer(0, "error", "", error="overloaded", retryable=True, output_tokens=0), answer(0))
+    assert found.records[0] is not None
+    assert found.records[0].status == "ok"
+    assert found.remaining([0]) == []
+    assert tokens(found) == {("input", "retried"): 10, ("input", ""): 10, ("output", ""): 2}
 
 
 def test_all_of_a_surplus_batch_is_waste() -> None:
@@ -339,7 +359,9 @@ def naively(attempts: Sequence[Sequence[Answer]]) -> tuple[dict[int, Outcome], l
     bills = []
     for number, given_now in enumerate(attempts, start=1):
         bill = Counter[tuple[str, str]]()
+        before = dict(kept)
         seen: dict[int, list[Answer]] = {}
+        weak: set[int] = set()
         final = {at for at, outcome in kept.items() if not outcome.retryable}
         for one in given_now:
             at = ids.ordinal_of(one.record_id)
@@ -348,14 +370,15 @@ def naively(attempts: Sequence[Sequence[Answer]]) -> tuple[dict[int, Outcome], l
                 continue
             waste = "duplicate"
             if not stray:
-                first = not seen[at]
+                taken = not seen[at] or (at in weak and one.status == "ok")
                 seen[at].append(one)
-                if first:
+                if taken:
+                    weak = weak | {at} if one.status in ("error", "unanswered") else weak - {at}
                     invalid = one.status == "ok" and one.text == "no"
                     error = "retried" if one.retryable else "invalid"
                     waste = {"ok": "", "refused": "", "error": error, "unanswered": "expired"}[one.status]
                     waste = "invalid" if invalid else waste
-                    old = kept.get(at)
+                    old = before.get(at)
                     kept[at] = Outcome(
                         status="invalid" if invalid else one.status,
                         reason="not JSON" if invalid else None if one.status == "ok" else one.error or None,

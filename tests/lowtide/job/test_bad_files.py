@@ -52,6 +52,12 @@ CHANGES = [
     ),
     case(
         "./tickets/*.txt",
+        "s3:/docs/*.txt",
+        "job.yaml:4: source.uri: found 's3:/docs/*.txt'; expected s3:// with two slashes",
+        name="one slash",
+    ),
+    case(
+        "./tickets/*.txt",
         "gs://bucket/x",
         "job.yaml:4: source.uri: found 'gs://bucket/x'; expected a path, file://, s3:// or abfs://",
         name="unknown scheme",
@@ -383,6 +389,37 @@ CHANGES = [
     # backends
     case(
         "local: {}",
+        "azure-batch: {model: gpt, deployment: d, blob: 's3://bucket/y'}",
+        "job.yaml:10: backends[0].azure-batch.blob: found 's3://bucket/y'; expected abfs://container@account",
+        name="S3 for blobs",
+    ),
+    case(
+        "local: {}",
+        "bedrock: {model: m, role_arn: r, staging: 'abfs://container/y'}",
+        "job.yaml:10: backends[0].bedrock.staging: found 'abfs://container/y'; expected s3://bucket/folder",
+        name="blobs for S3",
+    ),
+    case(
+        "local: {}",
+        "openai-batch: {model: m, parameters: {messages: [], seed: 1}}",
+        "job.yaml:10: backends[0].openai-batch.parameters.messages: found an empty list; expected text, a number, "
+        "true or false",
+        name="parameter",
+    ),
+    case(
+        "local: {}",
+        "openai-batch: {model: m, keep_files: no}",
+        "job.yaml:10: backends[0].openai-batch.keep_files: found 'no'; expected true or false",
+        name="no boolean",
+    ),
+    case(
+        "local: {}",
+        "openai-batch: {model: m, price: {input: 1}}",
+        "job.yaml:10: backends[0].openai-batch.price.output: missing; expected USD for output tokens",
+        name="half a price",
+    ),
+    case(
+        "local: {}",
         "locl: {}",
         "job.yaml:10: backends[0]: found 'locl'; expected a known backend; did you mean 'local'? Allowed: local, "
         "bedrock, azure-batch, openai-batch",
@@ -587,7 +624,7 @@ def test_anchors_cannot_blow_a_small_file_up(refused: Refused) -> None:
 
 
 def test_a_file_that_is_not_there_and_a_folder_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml:1: there is no such file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: there is no such file"):
         load_job(tmp_path / "nowhere.yaml")
     with pytest.raises(ConfigError, match="is a folder; expected a job file"):
         load_job(tmp_path)

@@ -15,6 +15,8 @@ import yaml
 from pydantic import ValidationError
 
 from lowtide.job import SAMPLE, Job, job_schema, load_job
+from lowtide.job.model import BACKENDS, BedrockBackend
+from lowtide.job.secrets import is_secret_name
 from lowtide.operations import build_operations
 
 Load = Callable[..., Job]
@@ -219,7 +221,8 @@ def test_the_sample_with_everything_in_comments_switched_on_loads_too(load: Load
     lines = [line.replace("# ", "", 1) if _is_switched_off(line) else line for line in SAMPLE.splitlines()]
     job = load("\n".join(lines))
     assert job.source.fields == ("customer", "lang")
-    assert job.budget.month_usd == Decimal(300)
+    assert job.budget.run_usd == Decimal(25)
+    assert job.budget.month_usd is None
     assert job.output.tags == {"team": "support"}
 
 
@@ -273,3 +276,15 @@ def test_the_schema_for_editors_describes_every_key() -> None:
             ]
             assert field.get("description") or definitions[meant[0]]["description"], name
     assert schema["properties"]["version"]["const"] == 1
+
+
+def test_a_key_that_is_named_like_a_secret_and_is_none_is_taken(load: Load, good: str) -> None:
+    options = "bedrock: {model: m, role_arn: r, kms_key: alias/lowtide}"
+    [backend] = load(good.replace("local: {}", options)).backends
+    assert isinstance(backend, BedrockBackend)
+    assert backend.kms_key == "alias/lowtide"
+
+
+@pytest.mark.parametrize("key", sorted({key for model in BACKENDS.values() for key in model.model_fields}))
+def test_no_key_of_a_backend_is_taken_for_a_secret(key: str) -> None:
+    assert not is_secret_name(key)

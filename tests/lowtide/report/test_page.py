@@ -242,3 +242,10 @@ def test_memory_does_not_grow_with_the_number_of_rows(tables: Tables, tmp_path: 
         peaks[rows] = peak_mib(results, ledger)
     assert (tmp_path / "results-300000").stat().st_size > 50 << 20
     assert peaks[300_000] - peaks[50_000] < 50, peaks
+
+
+def test_amounts_that_nobody_knows_are_no_zeros(tables: Tables) -> None:
+    page = tables.page(**tables.a_week(200, 2), priced=False)
+    assert "not known: no price in the job file" in page
+    assert "bought no answer that was kept: " not in page
+    assert "not known" not in tables.page(**tables.a_week(200, 2))

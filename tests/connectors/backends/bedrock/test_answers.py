@@ -285,3 +285,27 @@ def test_a_line_that_is_cut_or_garbled_is_never_taken_for_another_record_s(cut: 
     except ValueError:
         return
     assert answer is None or cut >= len(whole)
+
+
+@pytest.mark.parametrize("tokens", [-1, -(10**6), 2**40 + 1, 10**30, 1e30])
+def test_tokens_that_no_answer_can_have_break_the_line(tokens: float) -> None:
+    outputs: list[dict[str, Any]] = [
+        converse(inputTokens=1234567),
+        converse(cacheReadInputTokens=1234567),
+        {"content": [{"text": "x"}], "usage": {"output_tokens": 1234567}},
+        {"generation": "x", "prompt_token_count": 1234567},
+        {"inputTextTokenCount": 1, "results": [{"outputText": "x", "tokenCount": 1234567}]},
+    ]
+    for output in outputs:
+        good = line(modelOutput=output)
+        assert parse(good) is not None
+        with pytest.raises(ValueError, match=r"Expected|range"):
+            parse(good.replace(b"1234567", str(tokens).encode()))
+    manifest = b'{"totalRecordCount": 3, "inputTokenCount": %s, "outputTokenCount": 2}'
+    assert parse_manifest(manifest % b"5") is not None
+    assert parse_manifest(manifest % str(tokens).encode()) is None
+
+
+@pytest.mark.parametrize(("at", "found"), [(-1.0, 0.0), (1e300, 0.0), (4e9 + 1, 0.0), (1.7e9, 1.7e9)])
+def test_a_time_that_cannot_be_is_not_known(at: float, found: float) -> None:
+    assert read(modelOutput=converse(), answeredAt=at).answered_at == found

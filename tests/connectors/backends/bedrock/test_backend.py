@@ -6,11 +6,13 @@ import io
 import json
 from collections.abc import Sequence
 
+import msgspec
 import orjson
 import pytest
 from bedrock_bench import HAIKU_45, ROLE, Bench, request_for, shard_of, summarize, token, until
 
 from lowtide.connectors.backends.bedrock import Backend
+from lowtide.connectors.backends.bedrock.jobs import Job, Look
 from lowtide.connectors.stores import open_store
 from lowtide.errors import ConfigError, QuotaFull, SubmitUnknown, Terminal, Transient
 from lowtide.records import Answer, Shard, Usage
@@ -180,7 +182,10 @@ def test_a_name_that_is_taken_by_another_job_is_looked_up(bench: Bench) -> None:
 
 def test_what_bedrock_refuses_is_terminal_and_says_what_is_missing(bench: Bench) -> None:
     backend = bench.open(model="anthropic.claude-instant-v1")
-    with pytest.raises(Terminal, match="Batch inference is not supported"):
+    with pytest.raises(
+        Terminal,
+        match=r"'anthropic\.claude-instant-v1': .*Batch inference is not supported.*choose a model that takes batches",
+    ):
         backend.submit(bench.on_root(backend), token())
 
     bench.emulator.settings(bedrock={"denied": ["iam:PassRole"]})
@@ -554,7 +559,9 @@ def test_limits_are_the_defaults_where_quotas_cannot_be_read(bench: Bench, troub
 
 def test_staging_has_to_be_on_s3(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> None:
     root = open_store(str(tmp_path_factory.mktemp("root")))
-    with pytest.raises(ConfigError, match=r"staging: is missing.*which Bedrock cannot read"):
+    with pytest.raises(
+        ConfigError, match=r"^backends\[0\]\.bedrock\.staging: missing; expected .*which Bedrock cannot read"
+    ):
         bench.open(root=root)
     backend = bench.open(root=root, staging=f"s3://{bench.bucket}/staging")
     batch = backend.submit(bench.shard(backend), token())
@@ -566,3 +573,60 @@ def test_a_backend_is_itself(bench: Bench) -> None:
     assert (backend.name, backend.provider, backend.region) == ("bedrock", "aws", "us-east-1")
     assert backend.parameters == {"temperature": 0.5, "invocation": "converse", "structured_output": "prompt"}
     assert backend.refusal(summarize()) is None
+
+
+class Silent:
+    """A staging folder in which no output is found."""
+
+    def manifest(self, job: Job) -> None:
+        return None
+
+    def written(self, job: Job) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("state", ["Failed", "Expired", "Stopped"])
+@pytest.mark.parametrize(
+    ("counters", "charged"),
+    [
+        ({"success_record_count": 300, "processed_record_count": 300}, 300),
+        ({"processed_record_count": 300}, 300),
+        ({"success_record_count": 0, "error_record_count": 300, "processed_record_count": 300}, 0),
+        ({}, 0),
+    ],
+)
+def test_what_the_counters_say_was_charged_though_no_output_is_found(
+    bench: Bench, state: str, counters: dict[str, int], charged: int
+) -> None:
+    backend = bench.open()
+    backend._staging = Silent()  # type: ignore[assignment]
+    job = msgspec.convert(
+        {
+            "jobArn": "arn:aws:bedrock:us-east-1:123456789012:model-invocation-job/abcdefghijkl",
+            "status": state,
+            "message": "cannot write: AccessDenied",
+            "inputDataConfig": {"s3InputDataConfig": {"s3Uri": "s3://b/i.jsonl"}},
+            "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": "s3://b/o/"}},
+            "totalRecordCount": 500,
+        },
+        Job,
+    )
+    status = backend._ended(job.job_arn, Look(msgspec.structs.replace(job, **counters), 120.0))
+    assert (status.outcome is not None, status.charged) == (True, charged)
+
+
+def test_a_refused_create_removes_the_copy_that_was_made_for_it_and_nothing_else(bench: Bench) -> None:
+    bench.emulator.settings(bedrock={"denied": ["iam:PassRole"]})
+    backend, name = bench.open(), token()
+    own = bench.on_root(backend)
+    with pytest.raises(Terminal, match="iam:PassRole"):
+        backend.submit(own, name)
+    with pytest.raises(Terminal, match="iam:PassRole"):
+        backend.submit(bench.shard(backend), name)
+    assert [bench.root.uri_of(path) for path in bench.paths()] == [own.uri]
+
+    # A job whose creation was not confirmed may be reading the copy.
+    bench.root.write(f"bedrock/{name}/requests.jsonl", bench.shard(backend).open().read())
+    with pytest.raises(Terminal, match="iam:PassRole"):
+        backend.submit(bench.shard(backend), name)
+    assert f"bedrock/{name}/requests.jsonl" in bench.paths()

@@ -11,12 +11,15 @@ from typing import Any
 
 import botocore.session
 import pydantic
+import pytest
 from bedrock_bench import HAIKU, ROLE, request_for, shard_of, spec
+from botocore.exceptions import EndpointConnectionError
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from lowtide.connectors.backends.bedrock.backend import Backend
 from lowtide.connectors.backends.bedrock.connection import connect
+from lowtide.connectors.backends.bedrock.failures import not_created, reported
 from lowtide.connectors.backends.bedrock.staging import Staging
 from lowtide.connectors.stores import open_store
 from lowtide.errors import ConfigError, Terminal
@@ -148,11 +151,12 @@ def test_no_create_call_breaks_a_rule(changes: dict[str, Any], staging: str, uri
 
 @settings(max_examples=100, deadline=None)
 @given(records=st.integers(0, 60_000), size=st.integers(0, 2 * 10**9))
-def test_no_shard_goes_up_that_a_job_cannot_hold(records: int, size: int) -> None:
+def test_no_shard_goes_up_that_no_job_can_hold(records: int, size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         backend, recorder = opened(folder, "s3://bucket/a")
         shard = Shard("run", 1, 1, records, size, "s3://bucket/runs/s1.jsonl", io.BytesIO)
-        fits = 100 <= records <= 50_000 and size <= 10**9
+        # Nobody says here how much the account's jobs hold.
+        fits = records >= 100
         try:
             backend.submit(shard, "lt-1")
         except Terminal:
@@ -160,3 +164,44 @@ def test_no_shard_goes_up_that_a_job_cannot_hold(records: int, size: int) -> Non
         else:
             assert fits
         assert len(recorder.bodies) == fits
+
+
+class Unreachable:
+    def list_service_quotas(self, **_: object) -> Mapping[str, object]:
+        raise EndpointConnectionError(endpoint_url="https://servicequotas.us-east-1.amazonaws.com")
+
+
+def test_a_shard_that_was_built_under_a_raised_quota_goes_up_when_the_quotas_cannot_be_read(tmp_path: Path) -> None:
+    backend, recorder = opened(str(tmp_path), "s3://bucket/a")
+    backend._aws.environ["AWS_ENDPOINT_URL_SERVICE_QUOTAS"] = "http://127.0.0.1:9"  # type: ignore[index]
+    backend._aws.__dict__["quotas"] = Unreachable()
+    large = Shard("run", 1, 1, 60_000, 2 * 10**9, "s3://bucket/runs/s1.jsonl", io.BytesIO)
+
+    assert backend.submit(large, "lt-1") == ARN
+
+    assert len(recorder.bodies) == 1
+    few = Shard("run", 1, 1, 99, 1000, "s3://bucket/runs/s1.jsonl", io.BytesIO)
+    with pytest.raises(Terminal, match="holds 99 records"):
+        backend.submit(few, "lt-2")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "place"),
+    [
+        ("", "bedrock:us-east-1"),
+        ("http://user:hunter2@Gateway.internal:8080/x", "bedrock:us-east-1@gateway.internal:8080"),
+    ],
+)
+def test_a_place_is_the_region_and_the_host_where_that_is_not_aws_s(tmp_path: Path, endpoint: str, place: str) -> None:
+    root = open_store(str(tmp_path))
+    aws = connect("us-east-1", {**ENVIRON, "AWS_ENDPOINT_URL_BEDROCK": endpoint})
+    backend = Backend(spec(), root, aws, Staging(Renamed(root, "s3://bucket/a"), ENVIRON))  # type: ignore[arg-type]
+    assert backend.places == (place,)
+
+
+def test_no_error_names_the_password_of_an_endpoint() -> None:
+    error = EndpointConnectionError(endpoint_url="http://user:hun@ter2@host:1/model")
+    for made in (not_created(error, "x", "m"), reported(error, "look", "x")):
+        assert "ter2" not in str(made)
+        assert "user" not in str(made)
+    assert "host:1" in str(not_created(error, "x", "m"))

@@ -386,7 +386,7 @@ def test_a_discarded_batch_is_gone_and_never_asked_again(bench: Bench) -> None:
     backend.discard(batch)
 
     assert len(claims) == 12
-    assert bench.paths() == []
+    assert bench.paths() == [f"{batch}/discarded"]
     assert backend.find(name) == []
     with pytest.raises(Transient, match="holds no batch on demand"):
         backend.poll(batch)
@@ -429,3 +429,146 @@ def test_what_could_never_end_is_refused(bench: Bench) -> None:
         with pytest.raises(Terminal):
             backend.submit(shard_of(lines, on_demand=True), token())
     assert bench.paths() == []
+
+
+class HeldStore:
+    """The store as a process sees it that is suspended just before one of its calls."""
+
+    def __init__(self, store: Store, call: str, part: str) -> None:
+        self._store = store
+        self._call = call
+        self._part = part
+        self.reached = threading.Event()
+        self.go = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if name != self._call:
+            return found
+
+        def held(path: str, *more: Any) -> Any:
+            if self._part in path:
+                self.reached.set()
+                assert self.go.wait(120)
+            return found(path, *more)
+
+        return held
+
+
+def test_who_was_suspended_before_a_claim_asks_nothing_of_a_batch_that_was_discarded_meanwhile(bench: Bench) -> None:
+    backend, name = bench.open(), token()
+    shard = small(bench, backend)
+    batch = backend.submit(shard, name)
+    held = HeldStore(bench.root, "put_if_absent", "/claims/")
+    lane = Lane(held, connect("us-east-1", bench.environ), backend.model, "converse")  # type: ignore[arg-type]
+    raised: list[Exception] = []
+
+    def poll() -> None:
+        try:
+            lane.poll(batch)
+        except Transient as error:
+            raised.append(error)
+
+    suspended = threading.Thread(target=poll)
+    suspended.start()
+    assert held.reached.wait(60)
+    assert bench.finish(backend, batch).charged == 12
+    backend.discard(batch)
+    held.go.set()
+    suspended.join(60)
+
+    assert calls(bench) == 12
+    assert bench.emulator.bill()["most_billed"] == 1
+    assert "holds no batch on demand" in str(raised)
+    assert bench.paths() == [f"{batch}/discarded"]
+
+
+def test_who_waits_for_room_looks_again_before_each_call(bench: Bench) -> None:
+    """The batch is given up and discarded by others while a call is throttled."""
+    backend = bench.quick(slice_seconds=20.0)
+    batch = backend.submit(small(bench, backend, 1), token())
+    bench.emulator.faults([{"on": "converse", "do": "throttle", "times": 3}])
+    poller = threading.Thread(target=_poll, args=(backend, batch))
+    poller.start()
+    until(lambda: calls(bench) >= 1, "a call to be throttled")
+    bench.root.put_if_absent(f"{batch}/discarded", b"{}")
+    poller.join(60)
+
+    assert bench.emulator.bill()["records"] == 0
+    assert not [path for path in bench.paths() if "/claims/" in path]
+
+
+def _poll(backend: Backend, batch: str) -> None:
+    with contextlib.suppress(Transient):
+        backend.poll(batch)
+
+
+def test_a_look_that_fails_withdraws_the_claim_and_asks_nothing(bench: Bench) -> None:
+    class Blind:
+        def __init__(self) -> None:
+            self.failures = 1
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(bench.root, name)
+
+        def info(self, path: str) -> Any:
+            if path.endswith("/discarded") and self.failures:
+                self.failures -= 1
+                raise Transient("no answer")
+            return bench.root.info(path)
+
+    backend = bench.open()
+    batch = backend.submit(small(bench, backend, 1), token())
+    lane = Lane(Blind(), connect("us-east-1", bench.environ), backend.model, "converse")  # type: ignore[arg-type]
+    with pytest.raises(Transient, match="no answer"):
+        lane.poll(batch)
+    assert calls(bench) == 0
+    assert not [path for path in bench.paths() if "/claims/" in path]
+    status = bench.finish(backend, batch)
+    assert (status.outcome, status.charged) == ("completed", 1)
+
+
+def test_a_discarded_batch_is_not_made_again(bench: Bench) -> None:
+    backend, name = bench.open(), token()
+    shard = small(bench, backend)
+    batch = backend.submit(shard, name)
+    bench.finish(backend, batch)
+    backend.discard(batch)
+
+    assert backend.submit(shard, name) == batch
+
+    assert bench.paths() == [f"{batch}/discarded"]
+    for look in (lambda: backend.poll(batch), lambda: bench.answers(backend, batch)):
+        with pytest.raises(Transient, match="holds no batch on demand"):
+            look()
+    assert calls(bench) == 12
+
+
+def test_a_submission_that_was_suspended_does_not_bring_a_discarded_batch_back(bench: Bench) -> None:
+    backend, name = bench.open(), token()
+    shard = small(bench, backend)
+    held = HeldStore(bench.root, "write", "/requests.jsonl")
+    lane = Lane(held, connect("us-east-1", bench.environ), backend.model, "converse")  # type: ignore[arg-type]
+    suspended = threading.Thread(target=lane.submit, args=(shard, name))
+    suspended.start()
+    assert held.reached.wait(60)
+    batch = backend.submit(shard, name)
+    bench.finish(backend, batch)
+    backend.discard(batch)
+    held.go.set()
+    suspended.join(60)
+
+    assert bench.paths() == [f"{batch}/discarded"]
+    assert backend.find(name) == []
+
+
+def test_answers_that_are_removed_while_they_are_read_do_not_end_early(bench: Bench) -> None:
+    backend = bench.open()
+    batch = backend.submit(small(bench, backend), token())
+    bench.finish(backend, batch)
+    [output] = list(backend.outputs(batch))
+    chunks = iter(output.chunks)
+    assert next(chunks)
+    bench.open().discard(batch)
+    with pytest.raises(Transient):
+        list(chunks)

@@ -101,11 +101,11 @@ def test_further_regions_need_names_that_are_their_own():
         return open_azure(spec, environ={"AZURE_OPENAI_API_KEY": KEY})
 
     further = {"endpoint": "http://b", "deployment": "d", "region": "eastus"}
-    with pytest.raises(ConfigError, match=r"azure-batch\.region: is missing"):
+    with pytest.raises(ConfigError, match=r"^backends\[0\]\.azure-batch\.region: missing; expected "):
         opened(regions=[further])
-    with pytest.raises(ConfigError, match="stands twice"):
+    with pytest.raises(ConfigError, match="found 'eastus' twice"):
         opened(region="eastus", regions=[further])
-    with pytest.raises(ConfigError, match="as long as"):
+    with pytest.raises(ConfigError, match=r"^backends\[0\]\.azure-batch\.deployment: found 65 characters; expected"):
         opened(deployment="d" * 65)
     assert opened(region="westus", regions=[further]).region == "westus"
 
@@ -120,3 +120,51 @@ backend.parse(b"{}"), backend.limits
 sys.exit("openai" in sys.modules or "azure.identity" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", program], timeout=120, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "user:hunter2@gateway.internal/v1",
+        "https://user:hunter2@",
+        "http://[user:hunter2@host",
+        "user:hunt/hunter2@h/x@y",
+    ],
+)
+def test_a_password_in_what_is_no_address_is_not_repeated(address):
+    for found in (
+        lambda: openai_account(None, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": address}),
+        lambda: azure({"AZURE_OPENAI_API_KEY": KEY}, address),
+    ):
+        with pytest.raises(ConfigError, match=r"^backends\[0\]\.(openai|azure)-batch\.[a-z_]+: found ") as caught:
+            found()
+        assert "hunter2" not in str(caught.value)
+        assert "user" not in str(caught.value)
+
+
+def test_a_password_with_a_slash_does_not_show_in_an_address():
+    account = openai_account("http://user:hunt/er2@host/v1", {"OPENAI_API_KEY": KEY})
+    assert account.address == "http://host/v1"
+
+
+def test_a_further_region_is_named_by_its_place_in_the_job_file():
+    further = {"endpoint": "nowhere", "deployment": "d", "region": "eastus"}
+    spec = AzureBatchBackend.model_validate(
+        {"model": "m", "deployment": "d", "endpoint": "http://a", "region": "westus", "regions": [further]}
+    )
+    with pytest.raises(ConfigError, match=r"^backends\[0\]\.azure-batch\.regions\[0\]\.endpoint: found 'nowhere'"):
+        open_azure(spec, environ={"AZURE_OPENAI_API_KEY": KEY})
+
+
+def test_places_say_where_batches_may_lie_and_no_secret():
+    environ = {"OPENAI_API_KEY": KEY, "AZURE_OPENAI_API_KEY": KEY}
+    asked = OpenAIBatchBackend(model="m", base_url="https://user:pass@Gateway.internal:8/v1")
+    assert open_openai(asked, environ=environ).places == ("openai-batch:gateway.internal:8/v1",)
+    described = {"model": "m", "deployment": "first", "endpoint": "https://A.openai.azure.com/", "region": "westus"}
+    further = {"endpoint": "https://b.openai.azure.com", "deployment": "second", "region": "eastus"}
+    expected = ("azure-batch:westus@a.openai.azure.com/first", "azure-batch:eastus@b.openai.azure.com/second")
+    for api in ("v1", "2025-04-01-preview"):
+        spec = AzureBatchBackend.model_validate({**described, "regions": [further], "api": api})
+        assert open_azure(spec, environ=environ).places == expected
+    alone = AzureBatchBackend.model_validate({**described, "region": None})
+    assert open_azure(alone, environ=environ).places == ("azure-batch:a.openai.azure.com/first",)

@@ -202,3 +202,18 @@ def test_200_000_lines_take_seconds_not_minutes():
         parse_answer(line)
     # 0.1 s on an idle core; a JSON module that builds dicts takes ten times that.
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("tokens", [-1, -(10**6), 2**40 + 1, 10**30, 1e30, -0.5])
+def test_tokens_that_no_answer_can_have_break_the_line(tokens):
+    for name in (b'"prompt_tokens":', b'"completion_tokens":', b'"cached_tokens":', b'"reasoning_tokens":'):
+        row = orjson.dumps({"custom_id": "r1", "response": {"status_code": 200, "body": chat()}})
+        head, found, rest = row.partition(name)
+        assert found
+        with pytest.raises(ValueError, match=r"Expected|range"):
+            parse_answer(head + found + str(tokens).encode() + rest.lstrip(b"0123456789"))
+
+
+@pytest.mark.parametrize(("created", "found"), [(-1, 0.0), (1e300, 0.0), (4e9 + 1, 0.0), (1.7e9, 1.7e9), (10**18, 0.0)])
+def test_a_time_that_cannot_be_is_not_known(created, found):
+    assert parse(chat(created=created)).answered_at == found

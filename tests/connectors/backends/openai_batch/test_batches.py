@@ -145,8 +145,16 @@ def test_a_full_quota_may_be_told_in_words_only():
 
 def test_many_faults_are_shortened():
     found = failed(*["invalid_json_line"] * 100)
-    assert "and 97 more" in found.reason
-    assert len(found.reason) < 600
+    assert found.reason.count("about invalid_json_line") == 1
+    assert "(line 3): about invalid_json_line; and 99 more lines like it (" in found.reason
+    kinds = failed(*["model_not_found"] * 2, "a", "b", "c", "c")
+    assert "about model_not_found; and 1 more line like it; a (line" in kinds.reason
+    assert "; and 2 more (" in kinds.reason
+
+
+@pytest.mark.parametrize("number", [1e300, float("inf"), 2**41])
+def test_totals_that_cannot_be_are_not_known(number):
+    assert status(usage={"input_tokens": number, "output_tokens": 5}).usage is None
 
 
 def test_faults_in_forms_that_nobody_promised_do_no_harm():

@@ -319,3 +319,10 @@ def test_files_of_a_batch_that_is_not_ours_or_has_not_ended_stay(scripted, reply
 def test_kept_files_are_not_even_looked_at(scripted):
     openai_backend(scripted.url, keep_files=True).discard("batch_1")
     assert scripted.seen == []
+
+
+def test_a_denial_names_who_lacks_what_in_the_provider_s_own_words(submit, reply):
+    with pytest.raises(Terminal, match=r"HTTP 403, AuthorizationFailed \(OPENAI_API_KEY lacks a permission, or"):
+        submit(create=reply(403, error("AuthorizationFailed")))
+    with pytest.raises(QuotaFull):
+        submit(create=reply(400, error("Token_Limit_Exceeded")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import pytest
@@ -97,3 +98,23 @@ def test_a_network_that_is_down_is_passing_however_it_is_told():
     for token in (failing(down), failing(ClientAuthenticationError("Authentication failed"), down)):
         with pytest.raises(Transient):
             token()
+
+
+def test_a_long_refusal_is_cut_between_words():
+    words = [f"identity-{number}" for number in range(100)]
+    with pytest.raises(Terminal) as caught:
+        failing(ClientAuthenticationError(" ".join(words)))()
+    told = str(caught.value).partition(": ")[2].partition(" (run")[0]
+    assert told.endswith(" ...")
+    assert set(told.removesuffix(" ...").split()) < set(words)
+
+
+@pytest.mark.parametrize(("level", "shown"), [(logging.NOTSET, False), (logging.WARNING, True)])
+def test_the_identity_library_s_warnings_are_shown_only_to_who_asks_for_them(caplog, monkeypatch, level, shown):
+    logger = logging.getLogger("azure.identity")
+    monkeypatch.setattr(logger, "level", logger.level)
+    logger.setLevel(level)
+    entra_tokens({})
+    logging.getLogger("azure.identity._credentials.chained").warning("failed to retrieve a token")
+    assert bool(caplog.records) is shown
+    logger.setLevel(logging.NOTSET)

@@ -105,8 +105,10 @@ def test_a_dotted_parameter_goes_into_an_object_beside_what_is_there():
     ],
 )  # fmt: skip
 def test_a_parameter_that_clashes_is_refused_when_the_job_is_read(parameters):
-    with pytest.raises(ConfigError, match="parameters"):
+    with pytest.raises(ConfigError, match=r"^backends\[0\]\.openai-batch\.parameters\.[a-z_.]+: found .*; expected "):
         openai_backend(NOWHERE, parameters=parameters)
+    with pytest.raises(ConfigError, match=r"^backends\[0\]\.azure-batch\.parameters\."):
+        azure_backend(NOWHERE, parameters=parameters)
 
 
 @pytest.mark.parametrize("call", ["chat", "responses"])
