@@ -77,6 +77,6 @@ def test_a_mix_of_faults(setting: Setting, backend: str, seed: int) -> None:
     poisoned = any(rule["do"] == "poison" for rule in rules)
     assert set(ended.statuses) <= {"ok", *final, *(["error"] if poisoned else [])}, rules
     # Where lines are lost and others were never due, nobody can tell which is which: none of them is asked again.
-    blurred = {"lose"} & ends and {"partial", "expire", "fail", "row_expired"} & ends
+    blurred = {"lose", "truncate", "malform"} & ends and {"partial", "expire", "fail", "row_expired"} & ends
     struck = sum(times for rule, times in zip(rules, scene.emulator.struck(), strict=True) if rule["do"] in ENDS)
     assert blurred or DOCUMENTS - ended.statuses["ok"] <= struck + poisoned, rules
