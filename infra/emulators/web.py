@@ -188,6 +188,8 @@ class _Connection(BaseHTTPRequestHandler):
         except (Reset, Hang):
             raise
         except Exception:
+            # A fault of the emulator's own: told here in full, and to the client by a status that no provider has, so
+            # that it cannot be taken for an emulated answer.
             traceback.print_exc()
             return Response.of({"message": "the emulator failed; its standard error says how"}, 599)
 

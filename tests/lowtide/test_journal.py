@@ -195,7 +195,7 @@ def test_a_missing_entry_is_named(tmp_path: Path) -> None:
     store = MemoryStore()
     a_life(store, snapshot_every=256)
     store.delete("runs/r/journal/000004.json")
-    with pytest.raises(CorruptJournal, match=r"memory://root/runs/r/journal/000005\.json.*expected entry 4"):
+    with pytest.raises(CorruptJournal, match=r"memory://store/runs/r/journal/000005\.json.*expected entry 4"):
         journal(store)
 
 
@@ -222,7 +222,7 @@ def test_an_unreadable_entry_is_named(rubbish: bytes) -> None:
     store = MemoryStore()
     a_life(store, snapshot_every=256)
     store.write("runs/r/journal/000003.json", rubbish)
-    with pytest.raises(CorruptJournal, match=r"memory://root/runs/r/journal/000003\.json"):
+    with pytest.raises(CorruptJournal, match=r"memory://store/runs/r/journal/000003\.json"):
         journal(store)
 
 

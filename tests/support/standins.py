@@ -40,7 +40,7 @@ from lowtide.windows import Window
 class MemoryStore:
     """A store in memory, safe for threads."""
 
-    def __init__(self, uri: str = "memory://root") -> None:
+    def __init__(self, uri: str = "memory://store") -> None:
         self.uri = uri
         self.objects: dict[str, bytes] = {}
         self._lock = threading.Lock()

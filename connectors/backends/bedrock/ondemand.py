@@ -252,11 +252,13 @@ class Lane:
             asks = _asks(self._root.read(f"{batch_id}/requests.jsonl"))
         except NotFound:
             raise Transient(f"{self._root.uri_of(batch_id)!r} holds no requests (any more)") from None
-        todo = [item for item in asks if item.record_id not in look.claimed and item.record_id not in look.answered]
+        unclaimed = [
+            item for item in asks if item.record_id not in look.claimed and item.record_id not in look.answered
+        ]
         work = _Work(batch_id, look.batch, time.monotonic() + self._slice)
         with ThreadPoolExecutor(self._threads, thread_name_prefix="lowtide-ondemand") as pool:
             try:
-                for _ in pool.map(lambda item: self._one(work, item), todo):
+                for _ in pool.map(lambda item: self._one(work, item), unclaimed):
                     pass
             finally:
                 work.stop.set()

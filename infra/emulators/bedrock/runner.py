@@ -63,6 +63,7 @@ class Run:
         except (BadInput, NoAccess) as error:
             self._end("Failed", str(error))
         except Exception:
+            # A fault of the emulator's own: told in full, and the job ends, so that nobody waits for it for ever.
             traceback.print_exc()
             self._end("Failed", "The emulator failed; its standard error says how.")
         finally:

@@ -87,6 +87,7 @@ class Machine:
         except _Stopped:
             self._cancel(outputs)
         except Exception:
+            # A fault of the emulator's own: told in full, and the batch ends, so that nobody waits for it for ever.
             traceback.print_exc()
             self._fail([LineError("server_error", "The server had an error while processing the batch.")])
         finally:
