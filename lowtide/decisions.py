@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from lowtide.states import Phase, RunState, ShardState
+from lowtide.shards import Phase, ShardState
+from lowtide.states import RunState
 
 CLOCK_SKEW = 300.0
 """Seconds by which the clocks of two machines may differ without a claim of one being broken by the other."""

@@ -16,7 +16,8 @@ import pyarrow as pa
 from lowtide.plan import RunPlan
 from lowtide.prices import Price
 from lowtide.schemas import LEDGER
-from lowtide.states import Attempt, RunState
+from lowtide.shards import Attempt
+from lowtide.states import RunState
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import msgspec
 from lowtide.engine.publishing import ledger_path, results_path
 from lowtide.engine.run import Run
 from lowtide.ledger import spent
-from lowtide.states import Phase
+from lowtide.shards import Phase
 
 FAILED = ("invalid", "refused", "error")
 """Statuses that end a run with exit code 4."""

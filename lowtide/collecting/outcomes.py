@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -14,69 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lowtide import ids
-from lowtide.events import Tally
+from lowtide.collecting.columns import LOST, SCHEMA, TOKENS, Outcome, merged, outcome_table
+from lowtide.collecting.tallies import Tallies
 from lowtide.operations import Invalid, Operation, Output
 from lowtide.prices import LOCAL, Price
 from lowtide.protocols import Backend
-from lowtide.records import Answer, Usage
-from lowtide.sharding.strings import string_array
-
-LOST = "answered and charged by the provider, and its answer cannot be read or found: not asked again"
-"""The reason of a record that was paid for in vain. Only who asks for it has it asked, and pays for it, again."""
-
-
-class Outcome(NamedTuple):
-    """One record. `status` is ok, invalid, refused, error or unanswered; `retryable` says that asking again may help.
-
-    Tokens, and `cost` in 1e-12 USD, are summed over the attempts so far; `attempt` is the last one that included the
-    record. `lost` says that its answer was charged, and was not to be had.
-    """
-
-    status: str
-    reason: str | None
-    text: str | None
-    document: str | None
-    label: str | None
-    confidence: float | None
-    language: str | None
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int
-    reasoning_tokens: int
-    answered_at: float
-    attempt: int
-    retryable: bool
-    lost: bool
-    cost: int
-
-
-SCHEMA = pa.schema(
-    [
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("text", pa.string()),
-        ("document", pa.string()),
-        ("label", pa.string()),
-        ("confidence", pa.float64()),
-        ("language", pa.string()),
-        ("input_tokens", pa.int64()),
-        ("output_tokens", pa.int64()),
-        ("cached_tokens", pa.int64()),
-        ("reasoning_tokens", pa.int64()),
-        ("answered_at", pa.float64()),
-        ("attempt", pa.int32()),
-        ("retryable", pa.bool_()),
-        ("lost", pa.bool_()),
-        ("cost", pa.int64()),
-    ]
-)
-"""The columns of `Outcomes.table`: those of Outcome."""
+from lowtide.records import Answer
 
 _STORED = pa.schema([("ordinal", pa.int32()), *SCHEMA])
-_TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
-_SUMMED = (*_TOKENS, "cost")
-_FROM_ANSWER = ("status", *_TOKENS, "answered_at")
-_FROM_OUTPUT = ("label", "confidence", "language")
 _NOTHING = Output()
 _RECORD = re.compile(rb"r[0-9]{7}x[0-9a-f]{8}")
 _CHUNK = 1024
@@ -98,11 +43,11 @@ class Outcomes:
         self._places = np.full(self._total, -1, dtype=np.int64)
         # What the attempt at hand has said something of, charged or not, and what only a broken line speaks of.
         self._heard = np.zeros(self._total, dtype=np.bool_)
-        self._charged = 0
+        self._charged: set[int] = set()
         self._torn: set[int] = set()
         self._given_up = False
         self._price = LOCAL
-        self.tallies: Counter[tuple[str, str]] = Counter()
+        self.tallies = Tallies()
         self.malformed = 0
 
     @property
@@ -133,7 +78,7 @@ class Outcomes:
         before = self.take(np.arange(self._total)) if len(self._rows) else None
         self._rows, self._places = pa.concat_tables(tables), places
         if before is not None:
-            self._rows = _merged(before, self.take(np.arange(self._total)))
+            self._rows = merged(before, self.take(np.arange(self._total)))
             self._places = np.where(pc.is_valid(self._rows["status"]).to_numpy(), np.arange(self._total), -1)
 
     @property
@@ -151,7 +96,7 @@ class Outcomes:
         unheard = [at for at in asked if not self._heard[at]]
         if charged is None:
             return unheard if completed else [at for at in unheard if at in self._torn]
-        return unheard if charged > self._charged else []
+        return unheard if charged > len(self._charged) else []
 
     def give_up(self, lost: Sequence[int], attempt: int) -> None:
         """Settle what `find_lost` has found as errors that are not to be asked again."""
@@ -159,32 +104,15 @@ class Outcomes:
             return
         self._given_up = True
         found = [Answer("", "error", error=LOST)] * len(lost)
-        table = _table(found, [_NOTHING] * len(lost), {}, attempt, self._price)
+        table = outcome_table(found, [_NOTHING] * len(lost), {}, attempt, self._price)
         at = table.schema.get_field_index("lost")
         table = table.set_column(at, SCHEMA.field("lost"), pa.array([True] * len(lost)))
         places = np.full(self._total, -1, dtype=np.int64)
         places[list(lost)] = np.arange(len(lost))
         before = self.take(np.arange(self._total))
         self._rows, self._places = table, places
-        self._rows = _merged(before, self.take(np.arange(self._total)))
+        self._rows = merged(before, self.take(np.arange(self._total)))
         self._places = np.where(pc.is_valid(self._rows["status"]).to_numpy(), np.arange(self._total), -1)
-
-    def reconcile(self, usage: Usage | None, waste: str = "lost") -> None:
-        """Count as waste what the provider counts for the attempt's batch beyond what its lines do."""
-        if usage is None:
-            return
-        known: Counter[str] = Counter()
-        for (token_type, _), quantity in self.tallies.items():
-            known[token_type] += quantity
-        # Totals count; who gives no details has counted what they stand for as plain tokens.
-        for plain, special, total, detail in (
-            ("input", "cached_input", usage.input_tokens, usage.cached_tokens),
-            ("output", "reasoning", usage.output_tokens, usage.reasoning_tokens),
-        ):
-            beyond = max(0, total - known[plain] - known[special])
-            of_special = min(beyond, max(0, detail - known[special]))
-            self.tallies[special, waste] += of_special
-            self.tallies[plain, waste] += beyond - of_special
 
     def remaining(self, asked: Iterable[int], *, lost: bool = False) -> list[int]:
         """Of the records that an attempt asked, those that may be asked again; with `lost`, those paid in vain too."""
@@ -202,14 +130,6 @@ class Outcomes:
         found = self.take(np.arange(self._total), ["status"])["status"]
         statuses: list[str] = pc.fill_null(found, "unanswered").to_pylist()
         return dict(Counter(map(statuses.__getitem__, asked)))
-
-    def tally(self) -> tuple[Tally, ...]:
-        """Tokens counted so far, one entry for each type and kind of waste."""
-        return tuple(
-            Tally(token_type, quantity, waste)
-            for (token_type, waste), quantity in sorted(self.tallies.items())
-            if quantity
-        )
 
     def save(self, out: BinaryIO) -> None:
         """Store the outcomes, so that the next attempt's can be joined to them."""
@@ -263,7 +183,7 @@ class Outcomes:
                 continue
             at = known.get(answer.record_id)
             if at is None:
-                self.count(answer, "duplicate")
+                self.tallies.add(answer, "duplicate")
             elif seen[at] is None or (weak[at] and answer.status == "ok"):
                 # An answer takes the place of an error that the same record had before it.
                 repeated.add((at, seen[at]))
@@ -276,7 +196,7 @@ class Outcomes:
                     ordinals, answers = [], []
             elif seen[at] != hash(answer) and (at, hash(answer)) not in repeated:
                 repeated.add((at, hash(answer)))
-                self.count(answer, "duplicate")
+                self.tallies.add(answer, "duplicate")
         yield ordinals, answers
 
     def _judged(self, ordinals: Sequence[int], answers: Sequence[Answer], attempt: int) -> pa.Table:
@@ -293,115 +213,21 @@ class Outcomes:
                 else:
                     invalid[row] = verdict
         self._count_tokens(answers, invalid)
-        self._charged += sum(answer.status == "ok" or answer.input_tokens > 0 for answer in answers)
-        return _table(answers, outputs, invalid, attempt, self._price)
+        self._charged.update(
+            at for at, answer in zip(ordinals, answers, strict=True) if answer.status == "ok" or answer.input_tokens > 0
+        )
+        return outcome_table(answers, outputs, invalid, attempt, self._price)
 
     def _count_tokens(self, answers: Sequence[Answer], invalid: Iterable[int]) -> None:
         """Put every answer's tokens where they belong: those of all of them together first, then what was waste."""
-        self.count(Answer("", "ok", **{name: sum(map(attrgetter(name), answers)) for name in _TOKENS}), "")
+        self.tallies.add(Answer("", "ok", **{name: sum(map(attrgetter(name), answers)) for name in TOKENS}), "")
         for row in invalid:
-            self._move(answers[row], "invalid")
+            self.tallies.move(answers[row], "invalid")
         for answer in answers:
             if answer.status == "error":
-                self._move(answer, "retried" if answer.retryable else "invalid")
+                self.tallies.move(answer, "retried" if answer.retryable else "invalid")
             elif answer.status == "unanswered":
-                self._move(answer, "expired")
-
-    def _move(self, answer: Answer, waste: str) -> None:
-        self.count(answer, "", -1)
-        self.count(answer, waste)
-
-    def count(self, answer: Answer, waste: str, sign: int = 1) -> None:
-        """Add one answer's tokens to the tallies."""
-        for token_type, quantity in _by_type(answer):
-            self.tallies[token_type, waste] += sign * quantity
-
-
-def waste_of(backend: Backend, lines: Iterable[bytes], usage: Usage | None, waste: str) -> tuple[Tally, ...]:
-    """All tokens of a batch whose answers nobody wants, as waste of one kind."""
-    outcomes = Outcomes((), ())
-    seen: set[tuple[str, int]] = set()
-    for line in lines:
-        try:
-            answer = backend.parse(line) if line else None
-        except ValueError:
-            continue
-        if answer is not None and (answer.record_id, hash(answer)) not in seen:
-            seen.add((answer.record_id, hash(answer)))
-            outcomes.count(answer, waste)
-    outcomes.reconcile(usage, waste)
-    return outcomes.tally()
-
-
-def _by_type(counted: Answer) -> tuple[tuple[str, int], ...]:
-    """Tokens by the ledger's types, none of which is part of another."""
-    return (
-        ("input", counted.input_tokens - counted.cached_tokens),
-        ("cached_input", counted.cached_tokens),
-        ("output", counted.output_tokens - counted.reasoning_tokens),
-        ("reasoning", counted.reasoning_tokens),
-    )
-
-
-def _table(
-    answers: Sequence[Answer], outputs: Sequence[Output], invalid: dict[int, Invalid], attempt: int, price: Price
-) -> pa.Table:
-    """Rows of SCHEMA. Whole columns first, as if all were well; then those records that are not."""
-    total = len(answers)
-    columns: dict[str, list[object]] = {name: list(map(attrgetter(name), answers)) for name in _FROM_ANSWER}
-    columns |= {name: list(map(attrgetter(name), outputs)) for name in _FROM_OUTPUT}
-    columns["text"] = [output.text or None for output in outputs]
-    columns["document"] = [output.document or None for output in outputs]
-    columns["reason"] = [None] * total
-    columns["attempt"] = [attempt] * total
-    columns["retryable"] = [False] * total
-    columns["lost"] = [False] * total
-    columns["cost"] = list(cost_of(columns, price))
-    for at, verdict in invalid.items():
-        columns["status"][at] = "invalid"
-        columns["reason"][at] = verdict.reason or None
-        columns["text"][at] = answers[at].text
-        columns["retryable"][at] = True
-    for at, answer in enumerate(answers):
-        if answer.status == "ok":
-            continue
-        columns["reason"][at] = answer.error or None
-        columns["retryable"][at] = answer.status == "unanswered" or (answer.status == "error" and answer.retryable)
-        if answer.status == "refused":
-            columns["text"][at] = answer.text or None
-    return pa.table([_array(columns[column.name], column.type) for column in SCHEMA], schema=SCHEMA)
-
-
-def cost_of(counted: Mapping[str, Sequence[object]], price: Price) -> Iterable[int]:
-    """What each answer cost, in 1e-12 USD, from columns of its tokens."""
-    tokens = {name: np.asarray(counted[name], dtype=np.int64) for name in _TOKENS}
-    cached, reasoning = tokens["cached_tokens"], tokens["reasoning_tokens"]
-    cost = (tokens["input_tokens"] - cached) * price.pico("input") + cached * price.pico("cached_input")
-    cost += (tokens["output_tokens"] - reasoning) * price.pico("output") + reasoning * price.pico("reasoning")
-    return cost.tolist()  # type: ignore[no-any-return]  # a list of int
-
-
-def _array(values: list[object], kind: pa.DataType) -> pa.Array:
-    return string_array(values) if kind == pa.string() else pa.array(values, kind)  # type: ignore[arg-type]  # as SCHEMA says
-
-
-def _merged(old: pa.Table, new: pa.Table) -> pa.Table:
-    """The later attempt's word on each record that it has said something of, and the tokens of both.
-
-    An answer that was not valid is kept, with its text, where the later attempt has brought no answer at all.
-    """
-    said = pc.is_valid(new["status"])
-    nothing = pc.and_(pc.is_in(new["status"], pa.array(["unanswered", "error"])), pc.fill_null(new["retryable"], False))
-    kept = pc.and_(pc.equal(pc.fill_null(old["status"], ""), "invalid"), nothing)
-    word = pc.and_not(said, kept)
-    columns = []
-    for column in SCHEMA:
-        later = new[column.name]
-        if column.name in _SUMMED:
-            later = pc.add(later, pc.fill_null(old[column.name], 0))
-        counted = column.name in _SUMMED or column.name == "attempt"
-        columns.append(pc.if_else(said if counted else word, later, old[column.name]))
-    return pa.table(columns, schema=SCHEMA)
+                self.tallies.move(answer, "expired")
 
 
 def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

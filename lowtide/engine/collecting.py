@@ -11,13 +11,14 @@ import msgspec
 import pyarrow as pa
 
 from lowtide import events as e
-from lowtide.collecting.outcomes import Outcomes, split_lines, waste_of
+from lowtide.collecting.outcomes import Outcomes, split_lines
 from lowtide.collecting.rows import Verdict, build_rows, write_rows
+from lowtide.collecting.tallies import waste_of
 from lowtide.decisions import CLOCK_SKEW
 from lowtide.engine.context import Context
 from lowtide.engine.submitting import growing_pause, leave
 from lowtide.errors import LowtideError, Transient
-from lowtide.states import Attempt, Phase, ShardState
+from lowtide.shards import Attempt, Phase, ShardState
 
 
 class NotYet(Transient):
@@ -45,7 +46,7 @@ def collect(context: Context, number: int) -> None:
     if lost and _may_be_late(context, shard):
         raise NotYet(f"{len(lost)} answers of batch {shard.batch_id} are counted, and not in its output yet")
     outcomes.give_up(lost, shard.attempt)
-    outcomes.reconcile(shard.usage)
+    outcomes.tallies.reconcile(shard.usage)
     if shard.absences:
         # What was concluded to be absent, and replaced, may have come to light since.
         others = [found for found in context.backend.find(_token(context, shard)) if found != shard.batch_id]
@@ -63,7 +64,7 @@ def collect(context: Context, number: int) -> None:
         attempt=shard.attempt,
         remaining=len(left),
         counts=outcomes.counts(asked),
-        tallies=outcomes.tally(),
+        tallies=outcomes.tallies.entries(),
         answers=_save_answers(context, shard, outcomes) if left and outcomes.heard else "",
         raw_bytes=raw_bytes,
     )

@@ -15,7 +15,8 @@ from lowtide.ownership import is_alive, this_owner
 from lowtide.plan import RunPlan, Work
 from lowtide.prices import Price
 from lowtide.protocols import Backend, Store
-from lowtide.states import RunState, ShardState
+from lowtide.shards import ShardState
+from lowtide.states import RunState
 
 PATIENCE = 3600.0
 """Seconds beyond its lease after which even a living process's claim no longer holds."""

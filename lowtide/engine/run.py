@@ -30,7 +30,8 @@ from lowtide.errors import LowtideError, StalePlan, Terminal, Transient
 from lowtide.journal import Superseded
 from lowtide.ledger import spent
 from lowtide.plan import RunPlan
-from lowtide.states import Phase, RunState, ShardState
+from lowtide.shards import Phase, ShardState
+from lowtide.states import RunState
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from lowtide.errors import QuotaFull, SubmitUnknown, Terminal, Transient
 from lowtide.journal import Superseded
 from lowtide.ledger import spent
 from lowtide.records import Shard
-from lowtide.states import Phase, RunState, ShardState
+from lowtide.shards import Phase, ShardState
+from lowtide.states import RunState
 
 INTENT_LEASE = 600.0
 """Seconds that a create call, the upload included, may take before others look whether it was accepted."""

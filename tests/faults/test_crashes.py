@@ -14,7 +14,7 @@ from faults.walker import Command, Walker
 from lowtide.cli.running import FAILED_ROWS
 from lowtide.engine import Run, find_run
 from lowtide.events import CancelRequested
-from lowtide.states import Phase
+from lowtide.shards import Phase
 
 FEW = 300
 """Documents: two shards, both large enough for Bedrock."""

@@ -21,7 +21,8 @@ from lowtide.errors import CorruptJournal
 from lowtide.journal import Journal, Superseded
 from lowtide.protocols import Store
 from lowtide.records import FileInfo
-from lowtide.states import Phase, RunState, fold
+from lowtide.shards import Phase
+from lowtide.states import RunState, fold
 
 WRITERS, EACH = 6, 20
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowtide import events as e
-from lowtide.states import TRANSITIONS, IllegalEvent, Phase, RunState, apply, fold
+from lowtide.shards import Phase
+from lowtide.states import TRANSITIONS, IllegalEvent, RunState, apply, fold
 
 BUILT = e.ShardBuilt(
     at=1.0,

@@ -18,7 +18,7 @@ from support.standins import ListedDocuments, MemoryStore, echo_operation
 from support.world import KINDS, Clock, Fault, Kind, Process, StrictProvider, World
 
 from lowtide import events as e
-from lowtide.collecting.outcomes import LOST
+from lowtide.collecting.columns import LOST
 from lowtide.engine.publishing import ledger_path, results_path
 from lowtide.journal import Journal
 from lowtide.ledger import spent

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from support.standins import Provider, StandInBackend, echo_operation
 
 from lowtide import ids
-from lowtide.collecting.outcomes import LOST, Outcome, Outcomes, split_lines, waste_of
+from lowtide.collecting.columns import LOST, Outcome
+from lowtide.collecting.outcomes import Outcomes, split_lines
+from lowtide.collecting.tallies import waste_of
 from lowtide.operations import Invalid, Operation, Output, Template
 from lowtide.prices import PICO, Price
 from lowtide.records import Answer, Usage
@@ -60,7 +62,7 @@ def collected(*answers: Answer, into: Outcomes | None = None, attempt: int = 1) 
 
 
 def tokens(found: Outcomes) -> dict[tuple[str, str], int]:
-    return {(tally.token_type, tally.waste): tally.quantity for tally in found.tally()}
+    return {(tally.token_type, tally.waste): tally.quantity for tally in found.tallies.entries()}
 
 
 def test_answers_find_their_records_in_any_order() -> None:
@@ -214,7 +216,7 @@ def test_nothing_at_all_can_be_stored_and_read() -> None:
 def test_an_empty_output_answers_nothing() -> None:
     found = collected()
     assert found.remaining(range(6)) == list(range(6))
-    assert found.tally() == ()
+    assert found.tallies.entries() == ()
 
 
 def test_half_a_surrogate_pair_in_an_answer_is_no_crash() -> None:
@@ -280,7 +282,7 @@ def test_a_lost_answer_that_is_asked_and_paid_for_again_is_kept() -> None:
 
 def test_tokens_that_the_provider_counts_and_no_line_does_are_waste() -> None:
     found = collected(answer(0, cached_tokens=4))
-    found.reconcile(Usage(input_tokens=35, output_tokens=9, cached_tokens=4, reasoning_tokens=1))
+    found.tallies.reconcile(Usage(input_tokens=35, output_tokens=9, cached_tokens=4, reasoning_tokens=1))
     assert tokens(found) == {
         ("input", ""): 6,
         ("cached_input", ""): 4,
@@ -293,7 +295,7 @@ def test_tokens_that_the_provider_counts_and_no_line_does_are_waste() -> None:
 
 def test_a_provider_that_gives_no_details_is_not_charged_for_them_again() -> None:
     found = collected(answer(0, cached_tokens=4, reasoning_tokens=1))
-    found.reconcile(Usage(input_tokens=13, output_tokens=2))
+    found.tallies.reconcile(Usage(input_tokens=13, output_tokens=2))
     assert tokens(found) == {
         ("input", ""): 6,
         ("cached_input", ""): 4,
@@ -309,6 +311,12 @@ def test_an_answer_behind_an_error_of_the_same_record_is_kept() -> None:
     assert found.records[0].status == "ok"
     assert found.remaining([0]) == []
     assert tokens(found) == {("input", "retried"): 10, ("input", ""): 10, ("output", ""): 2}
+
+
+def test_an_error_with_tokens_before_its_answer_hides_no_lost_record() -> None:
+    failed = answer(0, "error", "", error="overloaded", retryable=True)
+    found = collected(failed, answer(0))
+    assert found.find_lost([0, 1], 2) == [1]
 
 
 def test_all_of_a_surplus_batch_is_waste() -> None:

@@ -18,7 +18,7 @@ from support.standins import (
     work_on,
 )
 
-from lowtide.collecting.outcomes import LOST
+from lowtide.collecting.columns import LOST
 from lowtide.engine import Run, drive, find_run, open_run
 from lowtide.errors import StalePlan, SubmitUnknown, Terminal, Transient
 from lowtide.events import CancelRequested

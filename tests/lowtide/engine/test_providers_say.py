@@ -20,7 +20,7 @@ from support.standins import (
     work_on,
 )
 
-from lowtide.collecting.outcomes import LOST
+from lowtide.collecting.columns import LOST
 from lowtide.engine import open_run
 from lowtide.engine.context import Context
 from lowtide.errors import SubmitUnknown, Terminal, Transient

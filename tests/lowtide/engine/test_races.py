@@ -31,7 +31,8 @@ from lowtide.ledger import spent
 from lowtide.plan import Work
 from lowtide.prices import Price
 from lowtide.records import Limits
-from lowtide.states import Phase, RunState
+from lowtide.shards import Phase
+from lowtide.states import RunState
 from lowtide.windows import Window
 
 PRICE = Price("test", "made up", {"input": Decimal("0.000001"), "output": Decimal("0.000002")})

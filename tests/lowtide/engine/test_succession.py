@@ -12,7 +12,7 @@ from support.standins import SMALL, ListedDocuments, MemoryStore, Provider, Stan
 from lowtide.engine import Run, find_run, is_published, open_run, wind_down, with_chores
 from lowtide.errors import Transient
 from lowtide.events import CancelRequested
-from lowtide.states import Phase
+from lowtide.shards import Phase
 
 TEXTS = {f"d{number}": f"text {number}" for number in range(6)}
 OTHER = {**TEXTS, "d0": "another text"}

@@ -1,0 +1,89 @@
+"""What a run knows of each shard and of each batch, as its events have it so far. How they change is in `states`."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+
+import msgspec
+
+from lowtide import events as e
+from lowtide.records import Fault, Usage
+
+
+class Phase(StrEnum):
+    """Where a shard stands."""
+
+    BUILT = "built"
+    SUBMITTING = "submitting"
+    SUBMITTED = "submitted"
+    ENDED = "ended"
+    COLLECTED = "collected"
+    SETTLED = "settled"
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One batch as the ledger and the timeline need it. `surplus`: beside the one that the attempt goes on with."""
+
+    shard: int
+    attempt: int
+    records: int
+    batch_id: str
+    submitted_at: float
+    reserved: Decimal = Decimal(0)
+    ended_at: float = 0.0
+    collected_at: float = 0.0
+    outcome: str = ""
+    compute_seconds: int = 0
+    tallies: tuple[e.Tally, ...] = ()
+    region: str = ""
+    on_demand: bool = False
+    surplus: bool = False
+    places: tuple[str, ...] = ()
+
+
+class ShardState(msgspec.Struct, frozen=True):
+    """One shard. `records`, `size` and `requests` are those of the attempt at hand; `total` is that of the first.
+
+    `base` is the number of attempts made before the shard was last reopened, `reopenings` how often it has been.
+    `answers` are the files of earlier attempts. `idle` counts the attempts in a row that were never begun. `charged`,
+    `usage` and `fault` are what the provider says of the batch that has ended. `places` are where a batch of it may
+    lie, `absences` how often one of the attempt's batches was looked for in vain.
+    """
+
+    number: int
+    phase: Phase
+    since: float
+    documents: int
+    total: int
+    attempt: int
+    records: int
+    size: int
+    requests: str
+    first_requests: str
+    index: str
+    built_at: float
+    input_tokens: int = 0
+    owner: str = ""
+    expires: float = 0.0
+    reserved: Decimal = Decimal(0)
+    missing_since: float = 0.0
+    refusals: int = 0
+    reason: str = ""
+    not_before: float = 0.0
+    on_demand: bool = False
+    places: tuple[str, ...] = ()
+    absences: int = 0
+    batch_id: str = ""
+    outcome: str = ""
+    charged: int | None = None
+    usage: Usage | None = None
+    fault: Fault = ""
+    idle: int = 0
+    remaining: int = 0
+    base: int = 0
+    reopenings: int = 0
+    answers: tuple[str, ...] = ()
+    rows: str = ""
+    given_up: str = ""
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
