@@ -7,7 +7,6 @@ it waits, by the end of the socket; while it works, by an alarm that the kernel 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import resource
 import signal
@@ -30,6 +29,7 @@ from lowtide.connectors.formats.protocol import (
     Ready,
     Setup,
 )
+from lowtide.connectors.positioned import Positioned
 
 # The reader's own clock ends a slow document first; this one only outlives a reader that was killed.
 _GRACE_SECONDS = 2.0
@@ -144,38 +144,24 @@ def _rows(channel: Channel, request: ReadRows, limits: ReadLimits) -> Done | Fai
     return Done()
 
 
-class _Distant(io.RawIOBase):
+class _Distant(Positioned):
     """The file that the reader holds open, as far as pyarrow asks for it."""
 
     def __init__(self, channel: Channel, size: int, seconds: float) -> None:
+        super().__init__(size)
         self._channel = channel
-        self._size = size
         self._seconds = seconds
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
-        left = max(self._size - self._at, 0)
+        left = max(self.size - self.at, 0)
         length = left if size is None or size < 0 else min(size, left)
         _alarm(None)
-        self._channel.send(Need(self._at, length))
+        self._channel.send(Need(self.at, length))
         if not isinstance(self._channel.receive(REQUESTS), Data):
             raise EOFError
         data = bytes(self._channel.receive_bytes())
         _alarm(self._seconds)
-        self._at += len(data)
+        self.at += len(data)
         return data
 
 

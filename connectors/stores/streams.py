@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from lowtide.connectors.positioned import Positioned
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -46,44 +48,22 @@ class Parts(Protocol):
         """Whether another writer, of whom this etag is, can have made these parts vanish since they began."""
 
 
-class RangedReader(io.RawIOBase):
+class RangedReader(Positioned):
     """A seekable object of `size` bytes, of which `fetch(start, end)` gives any range."""
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
-        super().__init__()
+        super().__init__(size)
         self._fetch = fetch
-        self._size = size
-        self._at = 0
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go elsewhere; nothing is fetched yet."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"cannot seek to {base + offset}: before the object's start")
-        self._at = base + offset
-        return self._at
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill the buffer with one request, as far as the object goes."""
         view = memoryview(buffer).cast("B")
-        end = min(self._at + len(view), self._size)
-        if end <= self._at:
+        end = min(self.at + len(view), self.size)
+        if end <= self.at:
             return 0
-        data = self._fetch(self._at, end)
+        data = self._fetch(self.at, end)
         view[: len(data)] = data
-        self._at += len(data)
+        self.at += len(data)
         return len(data)
 
 

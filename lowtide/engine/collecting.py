@@ -136,7 +136,7 @@ def _may_be_late(context: Context, shard: ShardState) -> bool:
     By this process's own clock, or by that of the process that saw it end and what two clocks may differ.
     """
     now, grace = context.clock(), context.work.grace.total_seconds()
-    first = context.first_missed.setdefault((shard.number, -shard.attempt), now)
+    first = context.first_incomplete.setdefault((shard.number, shard.attempt), now)
     return now - first < grace and now - shard.since < grace + CLOCK_SKEW
 
 

@@ -24,7 +24,11 @@ PATIENCE = 3600.0
 
 @dataclass
 class Context:
-    """One process's view of one run. `clock` gives seconds since the epoch."""
+    """One process's view of one run. `clock` gives seconds since the epoch.
+
+    By shard and attempt: `first_missed`, when this process first looked for the batch in vain, and `first_incomplete`,
+    when it first found answers missing from its output.
+    """
 
     work: Work
     plan: RunPlan
@@ -33,6 +37,7 @@ class Context:
     clock: Callable[[], float] = time.time
     alive: Callable[[str], bool | None] = is_alive
     first_missed: dict[tuple[int, int], float] = field(default_factory=dict)
+    first_incomplete: dict[tuple[int, int], float] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:

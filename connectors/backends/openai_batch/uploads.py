@@ -9,6 +9,7 @@ from typing import BinaryIO
 import orjson
 
 from lowtide.connectors.backends.openai_batch.requests import model_in, named
+from lowtide.connectors.positioned import Positioned
 from lowtide.errors import Terminal
 from lowtide.records import Shard
 
@@ -30,42 +31,30 @@ def opened(shard: Shard, model: str) -> BinaryIO:
     return io.BufferedReader(_Renamed(shard.open, named(written), named(wanted), size, shard.uri), _BLOCK)
 
 
-class _Renamed(io.RawIOBase):
+class _Renamed(Positioned):
     """A file in which the first `old` of each line is `new`. `size` is its size then; it can be read from its start."""
 
     def __init__(self, open_source: Callable[[], BinaryIO], old: bytes, new: bytes, size: int, uri: str) -> None:
-        super().__init__()
-        self._open, self._old, self._new, self._size, self._uri = open_source, old, new, size, uri
+        super().__init__(size)
+        self._open, self._old, self._new, self._uri = open_source, old, new, uri
         self._blocks: Iterator[bytes] = iter(())
         self._rest = b""
-        self._at = 0
         self._started = False
 
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Only to the start, and to the end to learn the size."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to the start or to the end. Raises UnsupportedOperation for any other place."""
-        target = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if target not in {0, self._at, self._size}:
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to the start, or to the end to learn the size. Raises UnsupportedOperation for any other place."""
+        before = self.at
+        target = super().seek(offset, whence)
+        if target not in {0, before, self.size}:
+            self.at = before
             raise io.UnsupportedOperation("only the start and the end can be gone to")
-        if target != self._at:
+        if target != before:
             self._blocks, self._rest, self._started = iter(()), b"", False
-        self._at = target
         return target
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # as io.BufferedReader calls it
         """Fill the buffer with what is at hand."""
-        if not self._started and self._at == 0:
+        if not self._started and self.at == 0:
             self._started, self._blocks = True, self._renamed()
         while not self._rest:
             block = next(self._blocks, None)
@@ -75,7 +64,7 @@ class _Renamed(io.RawIOBase):
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
-        self._at += count
+        self.at += count
         return count
 
     def _renamed(self) -> Iterator[bytes]:
