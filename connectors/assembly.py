@@ -25,7 +25,7 @@ from lowtide.windows import Window
 READING_VERSION = 1
 """Goes into a run's identity: raised when the same file gives another text than before, so that it is asked again."""
 
-_OURS = ("runs/", "tables/", "cache/", ".lowtide/")
+_OURS = ("runs/", "tables/", "cache/", "budget/", "prices/", "lowtide.yaml", ".lowtide/")
 
 
 def assemble(job: Job, window: Window, *, try_root: bool = True) -> Work:

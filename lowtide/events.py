@@ -29,11 +29,23 @@ class Building(Event, frozen=True, tag="building"):
     expires: float
 
 
+class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tokens that the provider counted in one attempt. `waste` is "" for tokens that ended in a kept answer."""
+
+    token_type: str
+    quantity: int
+    waste: str = ""
+
+
 class ShardBuilt(Event, frozen=True, tag="shard_built"):
     """A shard's files are complete: `requests` and `index` are paths under the run.
 
     `documents` counts index rows, `records` the request lines. `file` and `document` say where the next shard starts:
     the ordinal of the file among the run's inputs, and how many of its documents are in shards already.
+
+    `reused` counts requests whose answers an earlier run has bought: `reused_rows` is the file of their rows, and
+    `saved` are the tokens that they had cost. `twins` counts requests that are the same as one before them in this run:
+    the file `twin_rows` says which. `text_bytes` are the UTF-8 bytes of the text in all request lines.
     """
 
     shard: int
@@ -46,6 +58,12 @@ class ShardBuilt(Event, frozen=True, tag="shard_built"):
     document: int
     owner: str
     input_tokens: int = 0
+    text_bytes: int = 0
+    reused: int = 0
+    reused_rows: str = ""
+    saved: tuple[Tally, ...] = ()
+    twins: int = 0
+    twin_rows: str = ""
 
 
 class BuildFinished(Event, frozen=True, tag="build_finished"):
@@ -119,14 +137,6 @@ class Ended(Event, frozen=True, tag="ended"):
     region: str = ""
 
 
-class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Tokens that the provider counted in one attempt. `waste` is "" for tokens that ended in a kept answer."""
-
-    token_type: str
-    quantity: int
-    waste: str = ""
-
-
 class Collected(Event, frozen=True, tag="collected"):
     """The attempt's answers are stored. `answers` is "" when the shard is settled in the same entry.
 
@@ -198,6 +208,13 @@ class Reopened(Event, frozen=True, tag="reopened"):
     everything: bool = False
 
 
+class Approved(Event, frozen=True, tag="approved"):
+    """Somebody has approved what the plan says the run will cost, up to `usd`. `by` is who, as far as is known."""
+
+    usd: Decimal
+    by: str = ""
+
+
 class CancelRequested(Event, frozen=True, tag="cancel_requested"):
     """Somebody wants the run to stop: nothing more is submitted, what was answered is kept."""
 
@@ -231,6 +248,7 @@ AnyEvent = (
     | Drained
     | Settled
     | Reopened
+    | Approved
     | CancelRequested
     | Published
 )

@@ -9,7 +9,7 @@ import hashlib
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import islice
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lowtide import ids
+from lowtide.budget.caps import Cap
 from lowtide.errors import ConfigError
 from lowtide.operations import Operation
 from lowtide.prices import LOCAL, Price
@@ -36,8 +37,21 @@ _BATCH = 10_000
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A backend that the job allows, and what it charges."""
+
+    backend: Backend
+    price: Price
+
+
+@dataclass(frozen=True)
 class Work:
-    """Everything that a run needs from outside, put together from a job file by the connectors."""
+    """Everything that a run needs from outside, put together from a job file by the connectors.
+
+    `candidates` are all backends that the job allows, in its order; `backend` and `price` are those of the one that is
+    chosen, at first the first. `refresh` asks everything anew; without `use_cache`, no answers are taken from earlier
+    runs, and none are kept for later ones. `price_book` is the id of the book that prices were looked up in.
+    """
 
     job: str
     window: Window
@@ -56,6 +70,16 @@ class Work:
     run_usd: Decimal | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     reads_rows: bool = False
+    candidates: tuple[Candidate, ...] = ()
+    caps: tuple[Cap, ...] = ()
+    approve_above_usd: Decimal | None = None
+    use_cache: bool = True
+    refresh: bool = False
+    price_book: str = ""
+
+    def choosing(self, candidate: Candidate) -> Work:
+        """The same work at this backend."""
+        return replace(self, backend=candidate.backend, price=candidate.price)
 
     @property
     def poll_seconds(self) -> float:
@@ -96,8 +120,71 @@ class PlannedPrice(msgspec.Struct, frozen=True):
         return Price(self.price_id, self.source, self.per_unit, self.on_demand.price() if self.on_demand else None)
 
 
+class Range(msgspec.Struct, frozen=True):
+    """A number that is not known yet: it is expected to be `expected`, and with 90 % between `low` and `high`."""
+
+    low: int
+    expected: int
+    high: int
+
+
+class PlannedOption(msgspec.Struct, frozen=True):
+    """What the work would cost at one of the job's backends, and when it would be done.
+
+    `finish` in seconds since the epoch. `why_not` says what speaks against it; "" for the one that is chosen.
+    """
+
+    backend: str
+    model: str
+    region: str
+    price_id: str
+    input_tokens: Range
+    output_tokens: Range
+    cost_low_usd: Decimal
+    cost_usd: Decimal
+    cost_high_usd: Decimal
+    realtime_usd: Decimal | None
+    shards: int
+    finish: float
+    finish_basis: str
+    fits_deadline: bool
+    basis: str
+    chosen: bool = False
+    why_not: str = ""
+
+
+class PlannedDocuments(msgspec.Struct, frozen=True):
+    """The documents by what will become of them. With `exact` all were read; else the numbers are scaled from a sample.
+
+    `new`, `changed` and `unchanged` are as against the window's published results. Requests are `asked`, or not, since
+    an earlier run has bought the answer (`cached`) or the same is asked in this run already (`twins`).
+    """
+
+    exact: bool
+    read: int
+    documents: int
+    new: int
+    changed: int
+    unchanged: int
+    unreadable: int
+    asked: int
+    cached: int
+    twins: int
+    text_bytes: int
+
+
+class PlannedReplacement(msgspec.Struct, frozen=True):
+    """The window's results that a run will replace."""
+
+    run_id: str
+    rows: int
+    published_at: float
+
+
 class RunPlan(msgspec.Struct, frozen=True):
     """The run's `plan.json`. Times in seconds since the epoch, money in USD. `notes` are what its reader should know.
+
+    `refresh` counts how often everything was asked anew before, with the same inputs and questions.
 
     `nonce` tells this root's run from the same run under another root, or under one that was emptied: their batches
     must not be taken for each other's.
@@ -131,6 +218,12 @@ class RunPlan(msgspec.Struct, frozen=True):
     tags: dict[str, str]
     notes: tuple[str, ...] = ()
     price: PlannedPrice | None = None
+    price_book: str = ""
+    documents: PlannedDocuments | None = None
+    options: tuple[PlannedOption, ...] = ()
+    replaces: PlannedReplacement | None = None
+    approve_above_usd: Decimal | None = None
+    refresh: int = 0
 
     def token(self, shard: int, attempt: int) -> str:
         """The name of one attempt at one shard, the same after a crash."""

@@ -75,6 +75,9 @@ class Limits:
     `request_bytes` bounds one JSONL line. `live_batches` bounds the batches that are open at once. `consistent_lookup`
     says that `find` sees a batch as soon as `submit` has made it, so that absence needs no grace period. Where looking
     costs nothing, `poll_seconds` is the longest pause between two polls, whatever the job says.
+
+    For plans: a batch is answered within `turnaround_seconds`, as far as the provider promises anything; where the
+    speed depends on the number of records, it is about `records_per_second`.
     """
 
     records: int
@@ -85,6 +88,8 @@ class Limits:
     minimum_records: int = 1
     consistent_lookup: bool = False
     poll_seconds: float | None = None
+    turnaround_seconds: float = 86_400.0
+    records_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class ShardState(msgspec.Struct, frozen=True):
     """One shard. `records`, `size` and `requests` are those of the attempt at hand; `total` is that of the first.
 
     `base` is the number of attempts made before the shard was last reopened, `reopenings` how often it has been.
-    `answers` are the files of earlier attempts. `idle` counts the attempts in a row that were never begun. `charged`,
+    `reused`, `saved` and `twins` are as in `events.ShardBuilt`. `answers` are the files of earlier attempts. `idle` counts the attempts in a row that were never begun. `charged`,
     `usage` and `fault` are what the provider says of the batch that has ended. `places` are where a batch of it may
     lie, `absences` how often one of the attempt's batches was looked for in vain.
     """
@@ -64,6 +64,12 @@ class ShardState(msgspec.Struct, frozen=True):
     index: str
     built_at: float
     input_tokens: int = 0
+    text_bytes: int = 0
+    reused: int = 0
+    reused_rows: str = ""
+    saved: tuple[e.Tally, ...] = ()
+    twins: int = 0
+    twin_rows: str = ""
     owner: str = ""
     expires: float = 0.0
     reserved: Decimal = Decimal(0)

@@ -56,6 +56,7 @@ class RunState(msgspec.Struct, frozen=True):
     bytes_read: int = 0
     bytes_written: int = 0
     cancelled: bool = False
+    approved_usd: Decimal | None = None
     extra_attempts: int = 0
     reopen_everything: bool = False
     kept: bool = False
@@ -140,6 +141,8 @@ class _Draft:
                     raise IllegalEvent("the build is already finished")
                 self.run |= {"build_finished": True, "documents": event.documents, "bytes_read": event.bytes_read}
                 self.run |= {"builder": "", "builder_expires": 0.0}
+            case e.Approved():
+                self.run["approved_usd"] = event.usd
             case e.CancelRequested():
                 self.run["cancelled"] = True
             case e.Reopened():
@@ -177,6 +180,12 @@ class _Draft:
             index=event.index,
             built_at=event.at,
             input_tokens=event.input_tokens,
+            text_bytes=event.text_bytes,
+            reused=event.reused,
+            reused_rows=event.reused_rows,
+            saved=event.saved,
+            twins=event.twins,
+            twin_rows=event.twin_rows,
         )
         self.run |= {"file": event.file, "document": event.document, "builder": event.owner}
         self.run["builder_expires"] = event.at + BUILD_LEASE

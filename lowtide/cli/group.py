@@ -2,55 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from functools import wraps
-from typing import ParamSpec
-
 import click
 
 from lowtide import __version__
-from lowtide.errors import LowtideError
-
-P = ParamSpec("P")
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells do."""
-
-
-def ends_well(command: Callable[P, int]) -> Callable[P, None]:
-    """Turn a command's result, or what it raised on purpose, into an exit code and one message."""
-
-    @wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            code = command(*args, **kwargs)
-        except LowtideError as error:
-            click.echo(f"error: {error}", err=True)
-            code = error.exit_code
-        except BrokenPipeError:
-            # The reader has gone (`lowtide show … | head`): not an error of ours.
-            sys.stderr.close()
-            code = 0
-        except KeyboardInterrupt:
-            going_on = command.__name__ == "run"
-            click.echo(
-                "\nstopped" + ("; nothing is lost: the same command goes on from here" if going_on else ""), err=True
-            )
-            code = INTERRUPTED
-        sys.exit(code)
-
-    return wrapped
-
-
-job_argument = click.argument("job", type=click.Path(), default="lowtide.yaml", required=False)
-window_option = click.option(
-    "--window",
-    default="all",
-    show_default=True,
-    help="Which documents: all, 2026, 2026-11, 2026-W47, 2026-11-20, 2026-11-20T05 or START..END.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+from lowtide.cli.options import ends_well, job_argument, json_option, window_option
 
 
 @click.group(

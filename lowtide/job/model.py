@@ -169,7 +169,14 @@ class PriceSpec(_Section):
 
 class _Paid(_Section):
     model: values.OneLine = Field(description="The model, by the provider's own name.")
-    price: PriceSpec | None = Field(default=None, description="Prices of a batch. Needed for a budget.")
+    price: PriceSpec | None = Field(
+        default=None, description="Your own prices of a batch. By default, those of the price book."
+    )
+    on_demand_price: PriceSpec | None = Field(
+        default=None,
+        description="Your own prices outside batches: for comparison, and for requests that are too few for a batch. "
+        "By default, those of the price book.",
+    )
     parameters: dict[values.OneLine, str | int | float | bool] = Field(
         default_factory=dict, description="Inference parameters that are sent with each request, such as temperature."
     )
@@ -213,9 +220,6 @@ class BedrockBackend(_Paid):
     tags: dict[values.OneLine, str] = Field(default_factory=dict, max_length=50, description="Tags of the jobs.")
     timeout_hours: Annotated[int, Field(ge=24, le=168), values.FROM_TEXT] = Field(
         default=24, description="Hours after which Bedrock gives a job up."
-    )
-    on_demand_price: PriceSpec | None = Field(
-        default=None, description="Prices of requests that are too few for a batch. Needed for a budget."
     )
 
 
@@ -276,8 +280,11 @@ class Budget(_Section):
 
     run_usd: values.Money | None = Field(default=None, description="The most that one run may cost, in USD.")
     month_usd: values.Money | None = Field(
+        default=None, description="The most that this job's runs may cost in a calendar month (UTC), in USD."
+    )
+    approve_above_usd: values.Money | None = Field(
         default=None,
-        description="The most for all runs of a calendar month, in USD. Not enforced yet.",
+        description="A run whose plan costs more than this, in USD, waits for `lowtide approve`.",
     )
 
 

@@ -45,6 +45,7 @@ class BuiltShard:
     files: list[int] = field(default_factory=list)
     behind: list[int] = field(default_factory=list)
     fields: list[list[str | None]] = field(default_factory=list)
+    text_bytes: int = 0
 
     def columns(self) -> list[list[Any]]:
         """What there is an entry of for each document, and that does not depend on its place."""

@@ -1,0 +1,1 @@
+"""Bills of providers, as their exports hold them, read line by line."""

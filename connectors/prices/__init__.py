@@ -1,0 +1,1 @@
+"""From what providers and others publish about prices to entries of our price book."""

@@ -1,0 +1,7 @@
+"""What tokens cost: prices that a run is reckoned with, and the book that they are looked up in."""
+
+from __future__ import annotations
+
+from lowtide.prices.price import LOCAL, PICO, Price
+
+__all__ = ["LOCAL", "PICO", "Price"]
