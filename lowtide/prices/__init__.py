@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lowtide.prices.book import BookPrice, PriceBook
+from lowtide.prices.lookup import backend_price, on_demand_price
 from lowtide.prices.price import LOCAL, PICO, Price
 
-__all__ = ["LOCAL", "PICO", "Price"]
+__all__ = ["LOCAL", "PICO", "BookPrice", "Price", "PriceBook", "backend_price", "on_demand_price"]
