@@ -2,16 +2,18 @@
 
 Nothing here is random, and nothing is remembered between calls. A summary is the beginning of the document, a label is
 one of those listed, a translation is the document after the mark of its language, and an object follows its schema.
-Token counts are functions of the text, so that a bill can be added up again by whoever holds requests and answers.
+Token counts are functions of the text, so that a bill can be added up again by whoever holds requests and answers: a
+quarter of its bytes, or what the tokenizer of OpenAI's newer models makes of it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
+from importlib import import_module
 from typing import Any
 
 import orjson
@@ -21,6 +23,8 @@ from lowtide.emulators.instances import Source, instance
 REFUSAL = "I'm sorry, but I can't help with that."
 
 _PROMPT_OVERHEAD = 7
+# 3 tokens and the role for each of two messages, and 3 before the answer.
+_CHAT_OVERHEAD = 11
 _CACHE_STEP = 16
 _CACHED_OF = 4
 _REASONED_OF = 3
@@ -32,6 +36,34 @@ _WORDS_ASKED = re.compile(r"at most (\d+) words")
 _LANGUAGE_ASKED = re.compile(r'into the language with the BCP 47 code "([^"]+)"')
 _LABEL_LINE = re.compile(r'^- ("(?:[^"\\]|\\.)*")', re.MULTILINE)
 _SCHEMA_MARK = "valid under this JSON Schema:\n"
+
+
+class NoTokenizer(Exception):
+    """The package that counts tokens is not installed; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """How tokens are counted: those of a text, and what stands `around` a prompt. `schemas` count where that is set."""
+
+    count: Callable[[str], int]
+    around: int
+    schemas: bool
+
+    def prompt(self, system: str, user: str, schema: Mapping[str, Any] | None) -> int:
+        """Tokens of a prompt: those of its texts, and a constant for what stands around them."""
+        asked = self.count(orjson.dumps(schema).decode()) if schema is not None and self.schemas else 0
+        return self.count(system) + self.count(user) + asked + self.around
+
+    def cut(self, text: str, most: int) -> str:
+        """The beginning of a text, of no more than so many tokens."""
+        if self.count is count_tokens:
+            return text.encode()[: most * 4].decode(errors="ignore")
+        low, high = 0, len(text)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.count(text[:middle]) <= most else (low, middle - 1)
+        return text[:low]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,41 +101,44 @@ def answer(
     *,
     reasoning: bool = False,
     seed: int = 0,
+    tokens: Tokens | None = None,
 ) -> Answered:
     """The answer to a system and a user prompt, in the form of `schema`, or else of what the system prompt says.
 
     `max_tokens` bounds what can be read of the answer; 0 is no bound. With `reasoning`, one answer in three, chosen by
     the question, has spent reasoning tokens as well, which count as output. Another `seed` gives other answers.
+    `tokens` says how they are counted; by bytes, if nothing does.
     """
+    tokens = tokens or BYTES
     digest = _digest(system, user, seed)
     text = _text(_asked(system), document(user), schema, digest)
-    visible = count_tokens(text)
+    visible = tokens.count(text)
     finish_reason = "stop"
     if 0 < max_tokens < visible:
-        text = text.encode()[: max_tokens * 4].decode(errors="ignore")
+        text = tokens.cut(text, max_tokens)
         visible, finish_reason = max_tokens, "length"
     thought = 16 + digest[2] % 64 if reasoning and digest[1] % _REASONED_OF == 0 else 0
     return Answered(
         text=text,
-        input_tokens=input_tokens(system, user),
+        input_tokens=tokens.prompt(system, user, schema),
         output_tokens=visible + thought,
         # A prefix that the question's hash says was seen before; real caches begin at prompts of 1,024 tokens.
-        cached_tokens=count_tokens(system) // _CACHE_STEP * _CACHE_STEP if digest[0] % _CACHED_OF == 0 else 0,
+        cached_tokens=tokens.count(system) // _CACHE_STEP * _CACHE_STEP if digest[0] % _CACHED_OF == 0 else 0,
         reasoning_tokens=thought,
         finish_reason=finish_reason,
     )
 
 
-def unfit(answered: Answered) -> Answered:
+def unfit(answered: Answered, tokens: Tokens | None = None) -> Answered:
     """The answer with words around it and no form at all, as models give when they do not keep to what was asked."""
     words = " ".join(re.findall(r"\w+", answered.text)[:20])
     text = f"Sure! Here is what I found: {words}"
-    return replace(answered, text=text, output_tokens=count_tokens(text) + answered.reasoning_tokens)
+    return replace(answered, text=text, output_tokens=(tokens or BYTES).count(text) + answered.reasoning_tokens)
 
 
-def refused(answered: Answered) -> Answered:
+def refused(answered: Answered, tokens: Tokens | None = None) -> Answered:
     """The model's own refusal of the same question: the input is spent, the output is one sentence."""
-    return replace(answered, text=REFUSAL, output_tokens=count_tokens(REFUSAL), reasoning_tokens=0)
+    return replace(answered, text=REFUSAL, output_tokens=(tokens or BYTES).count(REFUSAL), reasoning_tokens=0)
 
 
 def count_tokens(text: str) -> int:
@@ -112,8 +147,23 @@ def count_tokens(text: str) -> int:
 
 
 def input_tokens(system: str, user: str) -> int:
-    """Tokens of a prompt: those of its two texts, and a constant for what stands around them."""
-    return count_tokens(system) + count_tokens(user) + _PROMPT_OVERHEAD
+    """Tokens of a prompt by its bytes, as limits and quotas see it before anything is answered."""
+    return BYTES.prompt(system, user, None)
+
+
+BYTES = Tokens(count_tokens, _PROMPT_OVERHEAD, schemas=False)
+
+
+def tokens_by(name: str) -> Tokens:
+    """`bytes`, or `o200k`: the tokenizer itself, prompts framed as OpenAI's cookbook says. Raises NoTokenizer."""
+    if name == "bytes":
+        return BYTES
+    try:
+        tokenizer = import_module("bpe_openai._bindings").tokenizer_for_encoding("o200k_base")
+    except ImportError as error:
+        raise NoTokenizer("counting o200k tokens needs bpe-openai: pip install 'lowtide[tokens]'") from error
+    count: Callable[[str], int] = tokenizer.count
+    return Tokens(lambda text: count(text.encode(errors="replace").decode()), _CHAT_OVERHEAD, schemas=True)
 
 
 def document(user: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from lowtide.emulators.answers import BYTES, Tokens
 from lowtide.emulators.bill import Bill
 from lowtide.emulators.clock import Clock
 from lowtide.emulators.faults import Fault, Faults
@@ -55,7 +56,8 @@ class App:
     """One running emulator. `folder` is a temporary one for the services' files; each keeps to its own part of it.
 
     `s3_url` is where S3 is (None: as the environment says), `blob` a connection string or URL of Blob storage.
-    `seed` goes into every answer. `stopping` is set when the process ends.
+    `seed` goes into every answer, `tokens` says how those on the bill are counted. `stopping` is set when the process
+    ends.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class App:
     faults: Faults
     calls: Calls = field(default_factory=Calls)
     seed: int = 0
+    tokens: Tokens = BYTES
     s3_url: str | None = None
     blob: str | None = None
     stopping: threading.Event = field(default_factory=threading.Event)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lowtide.emulators.answers import NoTokenizer, tokens_by
 from lowtide.emulators.app import App, Service
 from lowtide.emulators.bedrock import service as bedrock
 from lowtide.emulators.bill import Bill
@@ -30,14 +31,16 @@ def serving(
     faults: Mapping[str, object] | None = None,
     speed: float = 1.0,
     seed: int = 0,
+    tokens: str = "bytes",
     s3_url: str | None = None,
     blob: str | None = None,
 ) -> Iterator[Server]:
     """The emulators, answering at `server.url` for as long as the block lasts.
 
     State is kept in a temporary folder that goes with the block. `s3_url` and `blob` say where S3 and Blob storage
-    are; without them AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) and AZURE_STORAGE_CONNECTION_STRING do. Raises
-    BadPlan, and OSError where the port is taken.
+    are; without them AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) and AZURE_STORAGE_CONNECTION_STRING do. `tokens` on
+    the bill are a quarter of the `bytes`, or those of `o200k`, the tokenizer of OpenAI's newer models. Raises BadPlan,
+    NoTokenizer, and OSError where the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="lowtide-emulators-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -47,6 +50,7 @@ def serving(
             bill=Bill(folder),
             faults=Faults(faults),
             seed=seed,
+            tokens=tokens_by(tokens),
             s3_url=s3_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
             blob=blob or os.environ.get("AZURE_STORAGE_CONNECTION_STRING"),
         )
@@ -73,6 +77,7 @@ class _Options:
     faults: Path | None
     speed: float
     seed: int
+    tokens: str
     s3: str | None
     blob: str | None
 
@@ -88,12 +93,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
-    with serving(
-        options.port, faults=plan, speed=options.speed, seed=options.seed, s3_url=options.s3, blob=options.blob
-    ) as server:
-        sys.stdout.write(f"{server.url}\n")
-        sys.stdout.flush()
-        done.wait()
+    try:
+        with serving(
+            options.port,
+            faults=plan,
+            speed=options.speed,
+            seed=options.seed,
+            tokens=options.tokens,
+            s3_url=options.s3,
+            blob=options.blob,
+        ) as server:
+            sys.stdout.write(f"{server.url}\n")
+            sys.stdout.flush()
+            done.wait()
+    except NoTokenizer as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     return 0
 
 
@@ -105,6 +120,12 @@ def _options(arguments: Sequence[str] | None) -> _Options:
     parser.add_argument("--faults", type=Path, help="YAML plan of what is to go wrong")
     parser.add_argument("--speed", type=float, default=1.0, help="emulated seconds in one real second")
     parser.add_argument("--seed", type=int, default=0, help="goes into every answer")
+    parser.add_argument(
+        "--tokens",
+        choices=("bytes", "o200k"),
+        default="bytes",
+        help="how tokens are counted: a quarter of the bytes, or by OpenAI's tokenizer",
+    )
     parser.add_argument("--s3", metavar="URL", help="the S3 server; default: AWS_ENDPOINT_URL_S3")
     parser.add_argument(
         "--blob",

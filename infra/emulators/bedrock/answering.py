@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lowtide.emulators import answers
-from lowtide.emulators.answers import Answered
+from lowtide.emulators.answers import Answered, Tokens
 from lowtide.emulators.bedrock import bodies, shapes
 from lowtide.emulators.bedrock.bodies import Asked, BadBody
 from lowtide.emulators.bedrock.models import Model
@@ -39,16 +39,16 @@ def read(body: object, by: Modelled, settings: Settings, *, batch: bool) -> Aske
     return asked
 
 
-def answer(asked: Asked, do: str = "") -> Answered:
+def answer(asked: Asked, tokens: Tokens, do: str = "") -> Answered:
     """The answer; under the fault `refuse` the content filter's, under `invalid` one of another form.
 
     Nothing is read from a cache: batches have none, and on demand it is the caller's to ask for.
     """
-    given = answers.answer(asked.system, asked.user, asked.schema, asked.max_tokens)
+    given = answers.answer(asked.system, asked.user, asked.schema, asked.max_tokens, tokens=tokens)
     if do == "refuse":
-        given = dataclasses.replace(answers.refused(given), finish_reason="content_filter")
+        given = dataclasses.replace(answers.refused(given, tokens), finish_reason="content_filter")
     elif do == "invalid":
-        given = answers.unfit(given)
+        given = answers.unfit(given, tokens)
     return dataclasses.replace(given, cached_tokens=0, reasoning_tokens=0)
 
 

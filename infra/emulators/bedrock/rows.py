@@ -70,7 +70,7 @@ class Rows:
         if fault is not None and fault.do in _ERRORS:
             said = {"errorMessage": fault.message} if fault.message else {}
             return self._failed(record_id, body, {**_ERRORS[fault.do], **said})
-        given = answering.answer(asked, fault.do if fault else "")
+        given = answering.answer(asked, self._app.tokens, fault.do if fault else "")
         self._app.bill.record(
             Charge(
                 service="bedrock",

@@ -71,7 +71,7 @@ class Runtime:
             return error("ThrottlingException", _TOO_MANY)
 
         def work(do: str = "") -> Response:
-            given = answering.answer(asked, do)
+            given = answering.answer(asked, self._app.tokens, do)
             self._bill(known, by, request_hash(body), given)
             return _answered(asked, given, by)
 

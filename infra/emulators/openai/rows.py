@@ -107,12 +107,13 @@ def answer_question(asker: Asker, question: Question, fault: Fault | None) -> Ou
         question.max_tokens,
         reasoning=asker.model in MODELS and MODELS[asker.model].reasoning,
         seed=asker.app.seed,
+        tokens=asker.app.tokens,
     )
     if do == "refuse":
         if fault is not None and fault.code == "finish_reason":
             return Outcome(replace(answered, finish_reason="content_filter"))
-        return Outcome(answers.refused(answered), refusal=True)
-    return Outcome(answers.unfit(answered) if do == "invalid" else answered)
+        return Outcome(answers.refused(answered, asker.app.tokens), refusal=True)
+    return Outcome(answers.unfit(answered, asker.app.tokens) if do == "invalid" else answered)
 
 
 def answer_row(asker: Asker, api: Api | None, raw: bytes, key: str, *, faulty: bool) -> Row:
