@@ -8,16 +8,17 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from lowtide import windows
+from lowtide.budget.caps import job_caps
+from lowtide.budget.rootfile import read_caps
 from lowtide.connectors.backends import open_backend
 from lowtide.connectors.documents import SourceDocuments
+from lowtide.connectors.pricing import UNPRICED, Book, price_of
 from lowtide.connectors.stores import matching, open_store, split_glob, verify
 from lowtide.errors import ConfigError, StoreError, UnsafeStore
 from lowtide.job import Job
 from lowtide.job.checks import reads_rows
-from lowtide.job.model import BedrockBackend, LocalBackend, PriceSpec
 from lowtide.operations import build_operations
-from lowtide.plan import Work, check_operations
-from lowtide.prices import LOCAL, Price
+from lowtide.plan import Candidate, Work, check_candidates
 from lowtide.protocols import Documents, Store
 from lowtide.records import DocumentBatch, FileInfo
 from lowtide.windows import Window
@@ -28,25 +29,33 @@ READING_VERSION = 1
 _OURS = ("runs/", "tables/", "cache/", "budget/", "prices/", "lowtide.yaml", ".lowtide/")
 
 
-def assemble(job: Job, window: Window, *, try_root: bool = True) -> Work:
+def assemble(job: Job, window: Window, *, try_root: bool = True, priced: bool = True, keyed: bool = True) -> Work:
     """Put the job's parts together. Reads schema files; lists and reads no document, and does not look for the source.
 
-    With `try_root`, checks that the root can be written and keeps put-if-absent. Raises ConfigError, MissingExtra or
-    UnsafeStore.
+    With `try_root`, checks that the root can be written and keeps put-if-absent. Without `priced`, prices are left out:
+    a run that was planned has its own. Without `keyed`, keys may be missing, and no provider is to be called. Raises
+    ConfigError, also for a backend without a price, MissingExtra or UnsafeStore.
     """
     root = open_store(job.output.root)
-    operations, backend = build_operations(job), open_backend(job.backends[0], root)
-    check_operations(operations, backend)
+    operations = build_operations(job)
+    backends = [open_backend(spec, root, keyed=keyed) for spec in job.backends]
     if try_root:
         _try(root)
+    book = Book(root)
+    specs = zip(job.backends, backends, strict=True)
+    candidates = tuple(
+        Candidate(backend, price_of(spec, backend, book, f"backends[{at}]") if priced else UNPRICED)
+        for at, (spec, backend) in enumerate(specs)
+    )
+    check_candidates(operations, candidates)
     return Work(
         job=job.name,
         window=window,
         operations=operations,
-        backend=backend,
+        backend=candidates[0].backend,
         documents=_Source(job, window, root),
         root=root,
-        price=_price(job),
+        price=candidates[0].price,
         reading={**job.source.model_dump(mode="json"), "version": READING_VERSION},
         fields=tuple(job.source.fields),
         shard_records=job.limits.shard_records,
@@ -57,35 +66,11 @@ def assemble(job: Job, window: Window, *, try_root: bool = True) -> Work:
         run_usd=job.budget.run_usd,
         tags=job.output.tags,
         reads_rows=reads_rows(job.source.format, job.source.uri),
+        candidates=candidates,
+        caps=(*job_caps(job.name, job.budget.month_usd), *read_caps(root)),
+        approve_above_usd=job.budget.approve_above_usd,
+        price_book=book.book_id,
     )
-
-
-def _price(job: Job) -> Price:
-    """What the job's backend charges, as its file says. Raises ConfigError for a budget that cannot be kept."""
-    spec = job.backends[0]
-    if isinstance(spec, LocalBackend):
-        return LOCAL
-    demanded = spec.on_demand_price if isinstance(spec, BedrockBackend) else None
-    missing = [] if spec.price else ["price"]
-    missing += ["on_demand_price"] if isinstance(spec, BedrockBackend) and demanded is None else []
-    if job.budget.run_usd is not None and missing:
-        raise ConfigError(
-            "\n".join(
-                f"backends[0].{spec.kind}.{key}: missing; budget.run_usd cannot be kept without it: set USD for a "
-                f"million tokens, such as {key}: {{input: 0.15, output: 0.60}}"
-                for key in missing
-            )
-        )
-    on_demand = None if demanded is None else _of_contract(demanded, f"{spec.model} on demand")
-    return _of_contract(spec.price, f"{spec.model} batch", on_demand)
-
-
-def _of_contract(spec: PriceSpec | None, price_id: str, on_demand: Price | None = None) -> Price:
-    if spec is None:
-        return Price(f"{price_id}: no price", "none: set price in the job file", {}, on_demand)
-    cached = spec.input if spec.cached_input is None else spec.cached_input
-    usd = {"input": spec.input, "cached_input": cached, "output": spec.output, "reasoning": spec.output}
-    return Price(price_id, spec.reason, {kind: amount / spec.per for kind, amount in usd.items()}, on_demand)
 
 
 def _try(root: Store) -> None:

@@ -24,6 +24,6 @@ def advance_job(job: str, window: str = "all") -> dict[str, object] | None:
         steps.build(run, lambda progress: None)
         answer_shards(run, lambda progress: None, 0.0)
     summary = summarize(run)
-    write_summary(summary)
+    write_summary(summary, run)
     result: dict[str, object] = msgspec.to_builtins(summary)
     return result

@@ -26,7 +26,7 @@ _LEAVE_SECONDS = 10.0
 _INTERRUPTED = 130
 
 
-def run_through_prefect(job: str, window: str, *, wait: bool, listen: Listener, fallback: Run) -> None:
+def run_through_prefect(job: str, window: str, *, wait: bool, use_cache: bool, listen: Listener, fallback: Run) -> None:
     """Run the job as a flow; as often as it takes if `wait`. Goes on without Prefect if Prefect fails.
 
     Raises what the run itself raises, and KeyboardInterrupt for SIGINT and SIGTERM, whatever Prefect makes of them.
@@ -42,7 +42,7 @@ def run_through_prefect(job: str, window: str, *, wait: bool, listen: Listener, 
         try:
             flow = job_flow(listen)
             while True:
-                flow(job, window, False, 1800.0 if wait else 0.0, fallback.plan.run_id)
+                flow(job, window, False, 1800.0 if wait else 0.0, fallback.plan.run_id, not use_cache, False)
                 fallback.refresh()
                 if not wait or fallback.decide().done:
                     return

@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 
 from lowtide.engine import is_published
 from lowtide.engine.run import Listener, Run
+from lowtide.flows import approval
 from lowtide.flows.pages import ProgressPage, write_summary
 from lowtide.summary import Summary, summarize
 from lowtide.tasks import steps
@@ -28,24 +29,35 @@ def flow_run_name() -> str:
     return f"{Path(str(parameters['job'])).stem}, window {parameters['window']}"
 
 
-def job_flow(listen: Listener = lambda progress: None) -> Flow[[str, str, bool, float, str], dict[str, object]]:
+def job_flow(
+    listen: Listener = lambda progress: None,
+) -> Flow[[str, str, bool, float, str, bool, bool], dict[str, object]]:
     """The flow, telling its progress to `listen` as well."""
 
     @flow(name="lowtide run", flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
     def run_job(
-        job: str, window: str = "all", retry: bool = False, wait: float = 1800.0, run_id: str = ""
+        job: str,
+        window: str = "all",
+        retry: bool = False,
+        wait: float = 1800.0,
+        run_id: str = "",
+        no_cache: bool = False,
+        refresh: bool = False,
     ) -> dict[str, object]:
         """Run a job file over a window, or go on with a run; returns its summary.
 
         `wait` bounds the seconds that this flow run waits for answers. A run that is not done by then loses nothing:
         run the flow again, or let the advance flow do it. With `run_id`, the run of that id goes on, and nothing is
-        listed.
+        listed. `no_cache` and `refresh` are as in the command.
         """
-        run = steps.open_run(job, window, retry=retry, run_id=run_id)
+        run = steps.open_run(job, window, retry=retry, run_id=run_id, no_cache=no_cache, refresh=refresh)
         if run.chores or not is_published(run):
             page = ProgressPage(run.plan.job, run.plan.window, listen)
             steps.build(run, page)
-            answer_shards(run, page, wait)
+            until = time.monotonic() + wait
+            if wait and approval.asks_here(run) and not approval.ask(run, wait):
+                return _finish(run)
+            answer_shards(run, page, max(until - time.monotonic(), 0.0))
         return _finish(run)
 
     return run_job
@@ -69,7 +81,7 @@ def answer_shards(run: Run, listen: Listener, wait: float) -> None:
 
 def _finish(run: Run) -> dict[str, object]:
     summary: Summary = summarize(run)
-    write_summary(summary)
+    write_summary(summary, run)
     result: dict[str, object] = msgspec.to_builtins(summary)
     return result
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 
+from lowtide.budget.caps import Room, money
 from lowtide.shards import Phase, ShardState
 from lowtide.states import RunState
 
@@ -49,10 +50,14 @@ class Reopen:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Give the rows of a shard that will not be asked their final status, for this reason; "" if there are none."""
+    """Give the rows of a shard that will not be asked their final status, for this reason; "" if there are none.
+
+    `detail` is what the rows say where the reason alone would say too little.
+    """
 
     shard: int
     reason: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,9 @@ Action = Build | Resolve | Poll | Collect | Reopen | Settle | Submit | Drain | P
 class Rules:
     """What bounds a run. `grace` in seconds; `price_of` gives what a shard's attempt may cost at most, in USD.
 
-    A shard of fewer than `minimum_records` is asked on demand.
+    A shard of fewer than `minimum_records` is asked on demand. `cap` is the run's own; `rooms` are what the caps of the
+    root have left for it, with what is `held` for shards, by their numbers, taken off. Without `approved`, nothing is
+    submitted.
     """
 
     attempts: int
@@ -93,15 +100,22 @@ class Rules:
     cap: Decimal | None
     price_of: Callable[[ShardState], Decimal]
     minimum_records: int = 1
+    rooms: tuple[Room, ...] = ()
+    held: Mapping[int, Decimal] = field(default_factory=dict)
+    approved: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What can be done now. With no actions, the run is `done`, or waits for others, for a provider or for a time."""
+    """What can be done now. With no actions, the run is `done`, or waits for others, for a provider or for a time.
+
+    `over_budget`: some shards do not fit into the caps; `over_root`: not into those of the root.
+    """
 
     actions: tuple[Action, ...]
     done: bool = False
     over_budget: bool = False
+    over_root: bool = False
 
 
 def decide(
@@ -130,7 +144,7 @@ def decide(
         if state.published_at:
             return Decision((), done=True, over_budget=submissions.over_budget)
         actions.append(Publish())
-    return Decision(tuple(actions), over_budget=submissions.over_budget)
+    return Decision(tuple(actions), over_budget=submissions.over_budget, over_root=submissions.over_root)
 
 
 def _can_reopen(shard: ShardState, state: RunState) -> bool:
@@ -146,13 +160,14 @@ def _can_resolve(shard: ShardState, now: float, rules: Rules, stale: Callable[[s
 
 
 def _submissions(state: RunState, now: float, rules: Rules, spent: Decimal) -> Decision:
-    """Which shards to submit within the cap and the provider's room, and which to give up."""
+    """Which shards to submit within the caps and the provider's room, and which to give up."""
     ready = [s for s in state.shards.values() if s.phase is Phase.BUILT]
     live = sum(s.phase in (Phase.SUBMITTING, Phase.SUBMITTED) for s in state.shards.values())
     working = live + sum(s.phase in (Phase.ENDED, Phase.COLLECTED) for s in state.shards.values())
-    committed = spent + state.reserved
+    purse = Purse(rules.cap, spent, state.reserved, rules.rooms)
     actions: list[Action] = []
-    unaffordable: list[ShardState] = []
+    unaffordable: list[Settle] = []
+    over_root = False
     for shard in ready:
         if not shard.records:
             actions.append(Settle(shard.number, ""))
@@ -160,16 +175,46 @@ def _submissions(state: RunState, now: float, rules: Rules, spent: Decimal) -> D
         if state.cancelled:
             actions.append(Settle(shard.number, "cancelled"))
             continue
-        reserve = rules.price_of(shard)
-        if rules.cap is not None and committed + reserve > rules.cap:
-            unaffordable.append(shard)
+        if not rules.approved:
+            working += 1
+            continue
+        reserve, held = rules.price_of(shard), rules.held.get(shard.number, Decimal(0))
+        if room := purse.too_small(reserve, held):
+            unaffordable.append(Settle(shard.number, "budget", f"budget: {room.refusal(reserve)}"))
+            over_root |= room.by_root
         elif live < rules.live_batches and now >= shard.not_before:
             actions.append(Submit(shard.number, reserve, on_demand=shard.records < rules.minimum_records))
             live += 1
             working += 1
-            committed += reserve
+            purse.take(reserve, held)
         else:
             working += 1
     if unaffordable and not working:
-        actions += [Settle(shard.number, "budget") for shard in unaffordable]
-    return Decision(tuple(actions), over_budget=bool(unaffordable))
+        actions += unaffordable
+    return Decision(tuple(actions), over_budget=bool(unaffordable), over_root=over_root)
+
+
+class Purse:
+    """What a run may still reserve: within its own cap, and within what the caps of its root have left."""
+
+    def __init__(self, cap: Decimal | None, spent: Decimal, reserved: Decimal, rooms: Sequence[Room]) -> None:
+        self._own = None if cap is None else own_room(cap, spent, reserved)
+        self._rooms = rooms
+        self._taken = self._taken_of_root = Decimal(0)
+
+    def too_small(self, reserve: Decimal, held: Decimal) -> Room | None:
+        """The cap that does not allow it, the run's own first; None if all do. The root has `held` for it already."""
+        if self._own is not None and self._taken + reserve > self._own.left:
+            return self._own
+        needed = self._taken_of_root + max(reserve - held, Decimal(0))
+        return next((room for room in self._rooms if needed > room.left), None)
+
+    def take(self, reserve: Decimal, held: Decimal) -> None:
+        """Reserve it."""
+        self._taken += reserve
+        self._taken_of_root += max(reserve - held, Decimal(0))
+
+
+def own_room(cap: Decimal, spent: Decimal, reserved: Decimal) -> Room:
+    """What the run's own cap has left."""
+    return Room(f"run_usd {money(cap)} USD of this run", cap, spent, reserved, by_root=False)

@@ -1,4 +1,4 @@
-"""Names that never change: of documents, requests, runs, attempts and the records inside a shard.
+"""Names that never change: of documents, runs, attempts and the records inside a shard.
 
 All are cut from SHA-256, so they are safe in paths, in provider ids and in URIs, and say nothing about the text.
 """
@@ -6,7 +6,7 @@ All are cut from SHA-256, so they are safe in paths, in provider ids and in URIs
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import orjson
 
@@ -17,21 +17,6 @@ RECORD_ID_LENGTH = 17
 def document_id(uri: str, key: str) -> str:
     """32 hex digits of the document's address and, inside a file of rows, its row key."""
     return hashlib.sha256(f"{uri}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def request_id(
-    content_sha256: str,
-    operation_version: str,
-    model: str,
-    parameters: Mapping[str, object],
-    fields: Sequence[str | None],
-) -> str:
-    """32 hex digits of everything that the answer depends on: the cache key as well.
-
-    `fields` are the values of the fields that the operation's prompt uses, in the order of its slots.
-    """
-    asked = [content_sha256, operation_version, model, dict(parameters), list(fields)]
-    return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
 def marker(salt: bytes, content_sha256: str) -> str:

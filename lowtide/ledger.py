@@ -1,11 +1,13 @@
 """The cost ledger of a run: a pure function of its plan and its state, so that it can be written again at any time.
 
-The provider's bill is the sum of `quantity` over `kind = actual`, by token type, rows of waste included.
+The provider's bill is the sum of `quantity` over `kind = actual`, by token type, rows of waste included. A line that is
+there stays as it is while the run goes on: whatever comes later is a further line.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,16 +15,20 @@ from decimal import Decimal
 
 import pyarrow as pa
 
+from lowtide import money
 from lowtide.plan import RunPlan
 from lowtide.prices import Price
 from lowtide.schemas import LEDGER
-from lowtide.shards import Attempt
+from lowtide.shards import Attempt, ShardState
 from lowtide.states import RunState
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the ledger, before the columns that are the same in all of the run's lines."""
+    """One line of the ledger, before the columns that are the same in all of the run's lines.
+
+    `realtime_price` is what a unit would have cost on demand; None where nobody knows, and for all but actual lines.
+    """
 
     kind: str
     scope: str
@@ -40,24 +46,45 @@ class Entry:
     period_end: float = 0.0
     region: str = ""
     surplus: bool = False
+    realtime_price: Decimal | None = None
 
     @property
     def amount(self) -> Decimal:
-        return self.unit_price * self.quantity
+        return money.product(self.unit_price, self.quantity)
+
+    @property
+    def realtime_amount(self) -> Decimal | None:
+        """What the same would have cost on demand."""
+        return None if self.realtime_price is None else money.product(self.realtime_price, self.quantity)
 
 
 def entries(plan: RunPlan, state: RunState, price: Price) -> Iterator[Entry]:
-    """The run's lines: what was estimated, then what each attempt reserved, used and released."""
+    """The run's lines: what was estimated, what need not be bought, then what each attempt reserved, used, released."""
     for token_type, quantity in (("input", plan.input_tokens), ("output", plan.output_tokens)):
         yield Entry("estimate", "run", plan.created_at, token_type, quantity, "token", price.unit(token_type), price)
+    for shard in state.shards.values():
+        yield from _saved(shard, price)
     for attempt in state.attempts.values():
         yield from _of_attempt(attempt, price)
 
 
+def _saved(shard: ShardState, price: Price) -> Iterator[Entry]:
+    """What the answers that an earlier run has bought would have cost again, in batches."""
+    tokens = Counter[str]()
+    for tally in shard.saved:
+        tokens[tally.token_type] += tally.quantity
+    for token_type, quantity in tokens.items():
+        each = price.unit(token_type)
+        yield Entry("saved", "shard", shard.built_at, token_type, quantity, "token", each, price, shard=shard.number)
+
+
 def _of_attempt(attempt: Attempt, prices: Price) -> Iterator[Entry]:
     price = prices.of(on_demand=attempt.on_demand)
+    realtime = price if attempt.on_demand else prices.on_demand
 
     def entry(kind: str, at: float, token_type: str, quantity: int, unit: str, each: Decimal, waste: str = "") -> Entry:
+        # What is not known yet when money is reserved would change that line later.
+        reserved, actual = kind == "reserved", kind == "actual"
         return Entry(
             kind,
             "shard",
@@ -72,9 +99,10 @@ def _of_attempt(attempt: Attempt, prices: Price) -> Iterator[Entry]:
             attempt.attempt,
             attempt.batch_id,
             attempt.submitted_at,
-            attempt.ended_at,
-            attempt.region,
+            0.0 if reserved else attempt.ended_at,
+            "" if reserved else attempt.region,
             attempt.surplus,
+            realtime.unit(token_type) if actual and realtime is not None else None,
         )
 
     if attempt.reserved:
@@ -94,15 +122,29 @@ def _of_attempt(attempt: Attempt, prices: Price) -> Iterator[Entry]:
 
 def spent(state: RunState, price: Price) -> Decimal:
     """USD that the provider has earned on this run so far."""
-    return sum(
-        (
-            entry.amount
-            for attempt in state.attempts.values()
-            for entry in _of_attempt(attempt, price)
-            if entry.kind == "actual"
-        ),
-        Decimal(0),
+    return money.total(
+        entry.amount
+        for attempt in state.attempts.values()
+        for entry in _of_attempt(attempt, price)
+        if entry.kind == "actual"
     )
+
+
+def saved(state: RunState, price: Price) -> Decimal:
+    """USD that the answers of earlier runs would have cost again, in batches."""
+    return money.total(entry.amount for shard in state.shards.values() for entry in _saved(shard, price))
+
+
+def realtime(state: RunState, price: Price) -> Decimal | None:
+    """USD that what was bought would have cost on demand; None where that is not known of all of it."""
+    found = [
+        entry.realtime_amount
+        for attempt in state.attempts.values()
+        for entry in _of_attempt(attempt, price)
+        if entry.kind == "actual"
+    ]
+    known = [amount for amount in found if amount is not None]
+    return money.total(known) if len(known) == len(found) else None
 
 
 def ledger_table(plan: RunPlan, state: RunState, price: Price) -> pa.Table:
@@ -137,6 +179,7 @@ def _row(line: Entry, plan: RunPlan) -> dict[str, object]:
         "currency": "USD",
         "price_id": line.price.price_id,
         "price_source": line.price.source,
+        "realtime_amount": line.realtime_amount,
         "period_start": moment(line.period_start),
         "period_end": moment(line.period_end),
         "tags": list(plan.tags.items()),

@@ -14,8 +14,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,7 +25,7 @@ from lowtide import ids
 from lowtide.budget.caps import Cap
 from lowtide.errors import ConfigError
 from lowtide.operations import Operation
-from lowtide.prices import LOCAL, Price
+from lowtide.prices import Price
 from lowtide.protocols import Backend, Documents, Store
 from lowtide.records import FileInfo
 from lowtide.schemas import MOMENT
@@ -76,6 +78,11 @@ class Work:
     use_cache: bool = True
     refresh: bool = False
     price_book: str = ""
+
+    @property
+    def allowed(self) -> tuple[Candidate, ...]:
+        """All backends that the job allows: the candidates, or the one at hand where none are listed."""
+        return self.candidates or (Candidate(self.backend, self.price),)
 
     def choosing(self, candidate: Candidate) -> Work:
         """The same work at this backend."""
@@ -131,7 +138,10 @@ class Range(msgspec.Struct, frozen=True):
 class PlannedOption(msgspec.Struct, frozen=True):
     """What the work would cost at one of the job's backends, and when it would be done.
 
-    `finish` in seconds since the epoch. `why_not` says what speaks against it; "" for the one that is chosen.
+    `finish` in seconds since the epoch, 0 where the backend cannot do the work. `why_not` says what speaks against it;
+    "" for the one that is chosen. `requests` would be asked there, `cached` are answered by what an earlier run has
+    bought from the same model, and `twins` by another request of the run. `on_demand` says that they are too few for a
+    batch. `quota` says how the shards fit into what the backend takes at once.
     """
 
     backend: str
@@ -151,6 +161,11 @@ class PlannedOption(msgspec.Struct, frozen=True):
     basis: str
     chosen: bool = False
     why_not: str = ""
+    requests: int = 0
+    cached: int = 0
+    twins: int = 0
+    on_demand: bool = False
+    quota: str = ""
 
 
 class PlannedDocuments(msgspec.Struct, frozen=True):
@@ -270,37 +285,50 @@ def list_inputs(documents: Documents, path: Path) -> Inputs:
 def read_inputs(store: Store, path: str, *, skip: int = 0) -> Iterator[FileInfo]:
     """The run's files again, from file number `skip` on."""
     with store.open(path) as source:
-        parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
-        for batch in parquet.iter_batches(batch_size=_BATCH):
-            if skip >= len(batch):
-                skip -= len(batch)
-                continue
-            for row in batch.slice(skip).to_pylist():
-                yield FileInfo(**row)
-            skip = 0
+        yield from read_listing(source, skip=skip)
 
 
-def make_plan(work: Work, inputs: Inputs, now: float) -> RunPlan:
-    """The plan for these inputs. Raises ConfigError for an operation that the backend cannot do."""
-    check_operations(work.operations, work.backend)
-    operations = tuple(PlannedOperation(op.name, op.kind, op.version) for op in work.operations)
+def read_listing(source: BinaryIO | Path, *, skip: int = 0) -> Iterator[FileInfo]:
+    """The files of a listing that `list_inputs` made, from file number `skip` on."""
+    parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
+    for batch in parquet.iter_batches(batch_size=_BATCH):
+        if skip >= len(batch):
+            skip -= len(batch)
+            continue
+        for row in batch.slice(skip).to_pylist():
+            yield FileInfo(**row)
+        skip = 0
+
+
+def run_id_of(work: Work, inputs_sha256: str, refresh: int = 0) -> str:
+    """The run that reads these inputs and asks these questions, at whichever of the job's backends."""
     identity = {
         "job": work.job,
         "window": work.window.name,
-        "inputs": inputs.sha256,
+        "inputs": inputs_sha256,
         "reading": dict(work.reading),
         "fields": list(work.fields),
-        "operations": [[op.name, op.version] for op in operations],
-        "backend": work.backend.name,
-        "model": work.backend.model,
-        "parameters": dict(work.backend.parameters),
+        "operations": [[op.name, op.version] for op in work.operations],
+        "backends": sorted(map(_identity, work.allowed), key=orjson.dumps),
+        "refresh": refresh,
     }
+    return ids.run_id(identity)
+
+
+def _identity(candidate: Candidate) -> list[object]:
+    backend = candidate.backend
+    return [backend.name, backend.model, sorted(backend.parameters.items())]
+
+
+def make_plan(work: Work, inputs: Inputs, now: float, *, refresh: int = 0) -> RunPlan:
+    """The plan for these inputs at the backend at hand, with estimates from nothing but the sizes of the files.
+
+    Raises ConfigError for an operation that the backend cannot do.
+    """
+    check_operations(work.operations, work.backend)
     tokens = estimate_tokens(work.operations, inputs)
-    # Where a file holds many documents, how many requests there will be is not known before it is read.
-    few = not work.reads_rows and inputs.files * len(work.operations) < work.backend.limits.minimum_records
-    price = work.price.of(on_demand=few)
     return RunPlan(
-        run_id=ids.run_id(identity),
+        run_id=run_id_of(work, inputs.sha256, refresh),
         nonce=secrets.token_hex(4),
         job=work.job,
         window=work.window.name,
@@ -310,7 +338,7 @@ def make_plan(work: Work, inputs: Inputs, now: float) -> RunPlan:
         files=inputs.files,
         bytes=inputs.bytes,
         inputs_sha256=inputs.sha256,
-        operations=operations,
+        operations=tuple(PlannedOperation(op.name, op.kind, op.version) for op in work.operations),
         backend=work.backend.name,
         provider=work.backend.provider,
         region=work.backend.region,
@@ -323,23 +351,14 @@ def make_plan(work: Work, inputs: Inputs, now: float) -> RunPlan:
         run_usd=work.run_usd,
         input_tokens=tokens["input"],
         output_tokens=tokens["output"],
-        cost_usd=price.amount(tokens),
-        price_id=price.price_id,
+        cost_usd=work.price.amount(tokens),
+        price_id=work.price.price_id,
         tags=dict(work.tags),
-        notes=tuple(_notes(work, inputs, few=few)),
         price=PlannedPrice.of(work.price),
+        price_book=work.price_book,
+        approve_above_usd=work.approve_above_usd,
+        refresh=refresh,
     )
-
-
-def _notes(work: Work, inputs: Inputs, *, few: bool) -> Iterator[str]:
-    minimum = work.backend.limits.minimum_records
-    if few:
-        requests = inputs.files * len(work.operations)
-        yield f"a batch of {work.backend.name} needs {minimum} requests: {requests} go out one by one, on demand"
-    elif minimum > 1:
-        yield f"fewer than {minimum} requests, such as those of a further attempt, go out one by one, on demand"
-    if not work.price.per_unit and work.price is not LOCAL:
-        yield "no prices are known: the ledger will hold tokens and no amounts; set price in the job file"
 
 
 def estimate_tokens(operations: Sequence[Operation], inputs: Inputs) -> dict[str, int]:
@@ -359,6 +378,22 @@ def check_operations(operations: Sequence[Operation], backend: Backend) -> None:
     refusals = [f"operation {op.name!r}: {why}" for op in operations if (why := backend.refusal(op))]
     if refusals:
         raise ConfigError("\n".join(refusals))
+
+
+def check_candidates(operations: Sequence[Operation], candidates: Sequence[Candidate]) -> None:
+    """Refuse operations that none of the backends can do together. One that can is enough.
+
+    Raises ConfigError that says of each backend what it cannot do.
+    """
+    refusals: list[str] = []
+    for candidate in candidates:
+        try:
+            check_operations(operations, candidate.backend)
+        except ConfigError as error:
+            refusals.append(str(error))
+        else:
+            return
+    raise ConfigError("\n".join(refusals))
 
 
 def spool() -> tempfile.TemporaryDirectory[str]:

@@ -44,11 +44,11 @@ class Backend(Protocol):
 
     @property
     def model(self) -> str:
-        """The model, with its version, as it goes into `request_id`."""
+        """The model, with its version: what another one would have answered is not taken for its answer."""
 
     @property
     def parameters(self) -> Mapping[str, str | int | float | bool]:
-        """What else changes the answers, and so goes into `request_id`."""
+        """What else changes the answers."""
 
     @property
     def limits(self) -> Limits:

@@ -23,7 +23,10 @@ class Phase(StrEnum):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One batch as the ledger and the timeline need it. `surplus`: beside the one that the attempt goes on with."""
+    """One batch as the ledger and the timeline need it. `surplus`: beside the one that the attempt goes on with.
+
+    `reserved_at` is when its money was reserved, which says in which month it counts.
+    """
 
     shard: int
     attempt: int
@@ -31,6 +34,7 @@ class Attempt(msgspec.Struct, frozen=True):
     batch_id: str
     submitted_at: float
     reserved: Decimal = Decimal(0)
+    reserved_at: float = 0.0
     ended_at: float = 0.0
     collected_at: float = 0.0
     outcome: str = ""
@@ -45,10 +49,11 @@ class Attempt(msgspec.Struct, frozen=True):
 class ShardState(msgspec.Struct, frozen=True):
     """One shard. `records`, `size` and `requests` are those of the attempt at hand; `total` is that of the first.
 
-    `base` is the number of attempts made before the shard was last reopened, `reopenings` how often it has been.
-    `reused`, `saved` and `twins` are as in `events.ShardBuilt`. `answers` are the files of earlier attempts. `idle` counts the attempts in a row that were never begun. `charged`,
-    `usage` and `fault` are what the provider says of the batch that has ended. `places` are where a batch of it may
-    lie, `absences` how often one of the attempt's batches was looked for in vain.
+    `reused`, `saved` and `twins` are as in `events.ShardBuilt`: those requests are not among the records. `base` is the
+    number of attempts made before the shard was last reopened, `reopenings` how often it has been. `answers` are the
+    files of earlier attempts. `idle` counts the attempts in a row that were never begun. `charged`, `usage` and `fault`
+    are what the provider says of the batch that has ended. `places` are where a batch of it may lie, `absences` how
+    often one of the attempt's batches was looked for in vain.
     """
 
     number: int
@@ -73,6 +78,7 @@ class ShardState(msgspec.Struct, frozen=True):
     owner: str = ""
     expires: float = 0.0
     reserved: Decimal = Decimal(0)
+    intended_at: float = 0.0
     missing_since: float = 0.0
     refusals: int = 0
     reason: str = ""

@@ -250,6 +250,7 @@ class _Draft:
                     "owner": event.owner,
                     "expires": event.expires,
                     "reserved": event.reserved,
+                    "intended_at": event.at,
                     "on_demand": event.on_demand,
                     "places": event.places,
                     "missing_since": 0.0,
@@ -284,6 +285,7 @@ class _Draft:
                     event.batch_id,
                     event.at,
                     shard.reserved,
+                    shard.intended_at,
                     on_demand=shard.on_demand,
                 )
                 return {"batch_id": event.batch_id, "owner": "", "refusals": 0, "reason": "", "reserved": Decimal(0)}
@@ -309,6 +311,7 @@ class _Draft:
                     "rows": "",
                     "given_up": "",
                     "not_before": event.not_before,
+                    "intended_at": 0.0,
                     "absences": 0,
                     "charged": None,
                     "usage": None,

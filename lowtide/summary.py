@@ -9,19 +9,19 @@ import msgspec
 
 from lowtide.engine.publishing import ledger_path, results_path
 from lowtide.engine.run import Run
-from lowtide.ledger import spent
+from lowtide.ledger import saved, spent
 from lowtide.shards import Phase
 
 FAILED = ("invalid", "refused", "error")
 """Statuses that end a run with exit code 4."""
-UNPRICED = ": no price"
-"""How the name of a price ends that the job file does not give."""
 
 
 class Summary(msgspec.Struct, frozen=True):
     """Money in USD, times in seconds since the epoch (0: not yet), `state` in words.
 
-    `over_budget` and `cut_short` say that rows were skipped for the budget, or because the run was cancelled.
+    `reused` counts requests whose answers an earlier run has bought, which saved `saved_usd`; `twins` those that repeat
+    another one of the run. `over_budget` and `cut_short` say that rows were skipped for the budget, or because the run
+    was cancelled.
     """
 
     job: str
@@ -34,6 +34,8 @@ class Summary(msgspec.Struct, frozen=True):
     rows: int
     counts: dict[str, int]
     requests: int
+    reused: int
+    twins: int
     answered: int
     shards: dict[str, int]
     batches: int
@@ -44,6 +46,8 @@ class Summary(msgspec.Struct, frozen=True):
     cost_usd: Decimal
     price_id: str
     reserved_usd: Decimal
+    planned_usd: Decimal
+    saved_usd: Decimal
     started: float
     finished: float
     deadline: float
@@ -52,11 +56,6 @@ class Summary(msgspec.Struct, frozen=True):
     over_budget: bool
     cut_short: bool
     waiting_for: list[str]
-
-    @property
-    def priced(self) -> bool:
-        """Whether `cost_usd` says what was spent: it is 0 where no price is known."""
-        return bool(self.cost_usd) or not self.price_id.endswith(UNPRICED)
 
     @property
     def unasked(self) -> bool:
@@ -74,9 +73,13 @@ def summarize(run: Run) -> Summary:
     plan, state = run.plan, run.state
     counts, tokens = Counter[str](), Counter[str]()
     wasted = 0
-    for shard in state.shards.values():
-        if shard.phase is Phase.SETTLED:
-            counts.update(shard.counts)
+    if state.published_at:
+        counts.update(state.published_counts)
+    else:
+        for shard in state.shards.values():
+            counts["ok"] += shard.reused
+            if shard.phase is Phase.SETTLED:
+                counts.update(shard.counts)
     for attempt in state.attempts.values():
         for tally in attempt.tallies:
             tokens[tally.token_type] += tally.quantity
@@ -92,8 +95,10 @@ def summarize(run: Run) -> Summary:
         model=plan.model,
         documents=sum(shard.documents for shard in state.shards.values()),
         rows=sum(counts.values()),
-        counts=dict(counts),
+        counts={status: number for status, number in counts.items() if number},
         requests=sum(shard.total for shard in state.shards.values()),
+        reused=sum(shard.reused for shard in state.shards.values()),
+        twins=sum(shard.twins for shard in state.shards.values()),
         answered=run.progress("").answered,
         shards=dict(phases),
         batches=len(state.attempts),
@@ -104,6 +109,8 @@ def summarize(run: Run) -> Summary:
         cost_usd=spent(state, run.context.work.price),
         price_id=plan.price_id,
         reserved_usd=state.reserved,
+        planned_usd=plan.cost_usd,
+        saved_usd=saved(state, run.context.work.price),
         started=state.started_at,
         finished=state.published_at,
         deadline=plan.deadline,
@@ -125,4 +132,6 @@ def _in_words(run: Run) -> str:
         return "cancelling" if state.build_finished else "cancelled before anything was asked"
     if not state.build_finished:
         return "reading documents"
+    if run.awaits_approval:
+        return "waiting for approval"
     return "settled, to be published" if state.settled else "waiting for answers"

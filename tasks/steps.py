@@ -6,6 +6,7 @@ in, so nothing is hashed, cached or kept as a result.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import get_run_logger, task
@@ -20,9 +21,12 @@ from lowtide.windows import parse_window
 
 
 @task(name="list documents", task_run_name="list documents", cache_policy=NO_CACHE, persist_result=False)
-def open_run(job: str, window: str, *, retry: bool, run_id: str = "") -> Run:
+def open_run(
+    job: str, window: str, *, retry: bool, run_id: str = "", no_cache: bool = False, refresh: bool = False
+) -> Run:
     """List the source and open the run for what is there; or go on with the run of that id, whatever is there now."""
     work = assemble(load_job(Path(job)), parse_window(window))
+    work = replace(work, use_cache=not no_cache, refresh=refresh)
     begun = engine.find_run(work, run_id=run_id) if run_id else None
     run = engine.with_chores(begun) if begun else engine.open_run(work, retry=retry)
     _log(f"run {run.plan.run_id}: {run.plan.files:,} files, {run.plan.bytes:,} bytes under {work.root.uri}")

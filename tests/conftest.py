@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # First, since once this folder is searched, its own folder `lowtide` would be taken for the package.
 import lowtide  # noqa: F401
@@ -16,6 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from servers import aws
 from servers import azurite as blob_service
+
+# Machines are shared and noisy: how long an example takes says nothing about the code.
+settings.register_profile("lowtide", deadline=None)
+settings.load_profile("lowtide")
 
 
 @pytest.fixture(scope="session")

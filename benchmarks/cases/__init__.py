@@ -6,7 +6,7 @@ from importlib import import_module
 
 from benchmarks.case import Case
 
-NAMES = ("lines", "shards", "collect", "journal", "whole")
+NAMES = ("lines", "shards", "estimates", "collect", "cache", "journal", "whole")
 """In the order in which they run."""
 
 

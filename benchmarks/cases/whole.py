@@ -78,7 +78,9 @@ def _lowtide(setting: Setting) -> Work:
 
     def work() -> Check:
         with contextlib.redirect_stdout(io.StringIO()):
-            code = running.run(str(job), "all", direct=True, wait=True, retry=False, as_json=True)
+            code = running.run(
+                str(job), "all", direct=True, wait=True, retry=False, use_cache=True, refresh=False, as_json=True
+            )
         assert code == 0
 
         def check() -> None:

@@ -15,12 +15,14 @@ def open_backend(
     *,
     environ: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    keyed: bool = True,
 ) -> Backend:
     """The backend that a job file describes, for runs under `root`. Calls nobody yet.
 
     Credentials and endpoints that the job file does not name are those of the environment. `clock`, in seconds, counts
-    how long a deployment that was full is left alone, and how long late counters are waited for. Raises ConfigError,
-    and MissingExtra where a package for the backend is not installed.
+    how long a deployment that was full is left alone, and how long late counters are waited for. Without `keyed`, a key
+    may be missing, and the provider is not to be called. Raises ConfigError, and MissingExtra where a package for the
+    backend is not installed.
     """
     match spec:
         case LocalBackend():
@@ -34,8 +36,8 @@ def open_backend(
         case AzureBatchBackend():
             from lowtide.connectors.backends.openai_batch import open_azure
 
-            return open_azure(spec, environ=environ, clock=clock)
+            return open_azure(spec, environ=environ, clock=clock, keyed=keyed)
         case OpenAIBatchBackend():
             from lowtide.connectors.backends.openai_batch import open_openai
 
-            return open_openai(spec, environ=environ, clock=clock)
+            return open_openai(spec, environ=environ, clock=clock, keyed=keyed)

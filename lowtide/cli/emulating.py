@@ -9,12 +9,15 @@ from pathlib import Path
 
 import click
 
+from lowtide.emulators.answers import NoTokenizer
 from lowtide.emulators.faults import BadPlan, read_plan
 from lowtide.emulators.serve import serving
-from lowtide.errors import ConfigError
+from lowtide.errors import ConfigError, MissingExtra
 
 
-def emulate(*, port: int, faults: str | None, speed: float, seed: int, s3: str | None, blob: str | None) -> int:
+def emulate(
+    *, port: int, faults: str | None, speed: float, seed: int, tokens: str, s3: str | None, blob: str | None
+) -> int:
     """Serve until interrupted; the first line of output is the address, the rest is what clients have to set."""
     if not 0 < speed < math.inf:
         raise ConfigError(f"--speed: found {speed}; expected a finite number above 0")
@@ -28,10 +31,12 @@ def emulate(*, port: int, faults: str | None, speed: float, seed: int, s3: str |
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
     try:
-        with serving(port, faults=plan, speed=speed, seed=seed, s3_url=s3, blob=blob) as server:
+        with serving(port, faults=plan, speed=speed, seed=seed, tokens=tokens, s3_url=s3, blob=blob) as server:
             click.echo(server.url)
             click.echo(_settings(server.url))
             done.wait()
+    except NoTokenizer as error:
+        raise MissingExtra(f"--tokens {tokens}", "tokens", "bpe-openai") from error
     except OSError as error:
         raise ConfigError(f"--port {port}: {error.strerror or error}; choose another, or 0 for a free one") from error
     return 0

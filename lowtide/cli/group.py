@@ -5,7 +5,18 @@ from __future__ import annotations
 import click
 
 from lowtide import __version__
-from lowtide.cli.options import ends_well, job_argument, json_option, window_option
+from lowtide.cli.approving import approve
+from lowtide.cli.ledgers import ledger
+from lowtide.cli.options import cache_options, ends_well, job_argument, json_option, window_option
+from lowtide.cli.pricing import prices
+from lowtide.cli.reconciling import reconcile
+from lowtide.cli.spending import spend
+
+no_cache_option, refresh_option = cache_options
+direct_option = click.option("--direct", is_flag=True, help="Run the engine without Prefect.")
+wait_option = click.option(
+    "--wait/--no-wait", default=True, help="Wait for the answers, or submit and return.", show_default=True
+)
 
 
 @click.group(
@@ -40,32 +51,69 @@ def schema() -> int:
 @main.command()
 @job_argument
 @window_option
+@click.option("--out", type=click.Path(), help="Write the plan to a file, for lowtide apply.")
+@click.option("--quick", is_flag=True, help="Read a sample of the documents, and not all of them.")
+@no_cache_option
+@refresh_option
 @json_option
 @ends_well
-def plan(job: str, window: str, as_json: bool) -> int:
-    """Show what a run would read, ask and cost. Writes nothing, spends nothing."""
-    from lowtide.cli import running
+def plan(job: str, window: str, out: str | None, quick: bool, no_cache: bool, refresh: bool, as_json: bool) -> int:
+    """Show what a run would read, ask and cost at each backend, and which one is chosen.
 
-    return running.plan(job, window, as_json=as_json)
+    Reads all documents, spends nothing, and writes nothing but the file that --out names.
+    """
+    from lowtide.cli import planning
+
+    return planning.plan(job, window, out=out, quick=quick, use_cache=not no_cache, refresh=refresh, as_json=as_json)
+
+
+@main.command()
+@click.argument("plan", type=click.Path())
+@direct_option
+@wait_option
+@json_option
+@ends_well
+def apply(plan: str, direct: bool, wait: bool, as_json: bool) -> int:
+    """Do exactly what a plan says that `lowtide plan --out` has written.
+
+    Refuses, with exit code 3, if the documents, the prompts, the model, the prices or the job file's settings are no
+    longer those of the plan.
+    """
+    from lowtide.cli import planning
+
+    return planning.apply(plan, direct=direct, wait=wait, as_json=as_json)
 
 
 @main.command()
 @job_argument
 @window_option
-@click.option("--direct", is_flag=True, help="Run the engine without Prefect.")
-@click.option("--wait/--no-wait", default=True, help="Wait for the answers, or submit and return.", show_default=True)
+@direct_option
+@wait_option
 @click.option("--retry", is_flag=True, help="Ask again for rows that ended without an answer.")
+@no_cache_option
+@refresh_option
 @json_option
 @ends_well
-def run(job: str, window: str, direct: bool, wait: bool, retry: bool, as_json: bool) -> int:
+def run(
+    job: str, window: str, direct: bool, wait: bool, retry: bool, no_cache: bool, refresh: bool, as_json: bool
+) -> int:
     """Run a job over a window, or go on with a run that was begun.
 
     The same job, window and documents again is the same run: it goes on where it stopped, or does nothing
-    (exit code 3).
+    (exit code 3). A new run is planned from a sample of the documents; lowtide plan reads them all.
     """
     from lowtide.cli import running
 
-    return running.run(job, window, direct=direct, wait=wait, retry=retry, as_json=as_json)
+    return running.run(
+        job,
+        window,
+        direct=direct,
+        wait=wait,
+        retry=retry,
+        use_cache=not no_cache,
+        refresh=refresh,
+        as_json=as_json,
+    )
 
 
 @main.command()
@@ -141,14 +189,30 @@ def doctor(job: str, as_json: bool) -> int:
 @click.option("--faults", type=click.Path(), help="A YAML file with what is to go wrong.")
 @click.option("--speed", default=1.0, show_default=True, help="Emulated seconds in a real second.")
 @click.option("--seed", default=0, show_default=True, help="Varies answers, and the order of results.")
+@click.option(
+    "--tokens",
+    type=click.Choice(["bytes", "o200k"]),
+    default="bytes",
+    show_default=True,
+    help="How tokens are counted: a quarter of the bytes, or by OpenAI's tokenizer.",
+)
 @click.option("--s3", metavar="URL", help="The S3 server for Bedrock.  [default: AWS_ENDPOINT_URL_S3]")
 @click.option("--blob", metavar="URL", help="Azure Blob storage.  [default: AZURE_STORAGE_CONNECTION_STRING]")
 @ends_well
-def emulate(port: int, faults: str | None, speed: float, seed: int, s3: str | None, blob: str | None) -> int:
+def emulate(
+    port: int, faults: str | None, speed: float, seed: int, tokens: str, s3: str | None, blob: str | None
+) -> int:
     """Serve Bedrock, OpenAI and Azure OpenAI batch APIs on this machine, for developing without an account.
 
     The answers are made up, and the same each time. What a provider would charge is at /_emulator/bill.
     """
     from lowtide.cli import emulating
 
-    return emulating.emulate(port=port, faults=faults, speed=speed, seed=seed, s3=s3, blob=blob)
+    return emulating.emulate(port=port, faults=faults, speed=speed, seed=seed, tokens=tokens, s3=s3, blob=blob)
+
+
+main.add_command(approve)
+main.add_command(prices)
+main.add_command(spend)
+main.add_command(reconcile)
+main.add_command(ledger)

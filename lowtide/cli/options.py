@@ -32,7 +32,7 @@ def ends_well(command: Callable[P, int]) -> Callable[P, None]:
             sys.stderr.close()
             code = 0
         except KeyboardInterrupt:
-            going_on = command.__name__ == "run"
+            going_on = command.__name__ in ("run", "apply")
             click.echo(
                 "\nstopped" + ("; nothing is lost: the same command goes on from here" if going_on else ""), err=True
             )

@@ -22,7 +22,7 @@ from lowtide.reporting import report_of
 
 def show(job: str, window: str, *, rows: int, only: str | None, as_json: bool) -> int:
     """Print the first rows of the window's results."""
-    work = prepare(job, window)
+    work = prepare(job, window, priced=False, keyed=False)
     if work.root.info(results_path(work.job, work.window.name)) is None and engine.find_run(work) is None:
         raise never_ran(work, job, window)
     found = list(islice(_rows(work, only), rows))
@@ -49,7 +49,7 @@ def _rows(work: Work, only: str | None) -> Iterator[Mapping[str, object]]:
 
 def report(job: str, window: str, *, out: str | None) -> int:
     """Write the report of the window's last run."""
-    work = prepare(job, window)
+    work = prepare(job, window, priced=False, keyed=False)
     run = engine.find_run(work)
     if run is None:
         raise never_ran(work, job, window)

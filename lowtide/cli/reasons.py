@@ -30,11 +30,11 @@ class Reason(NamedTuple):
 
 
 def reasons_of(run: Run, summary: Summary) -> list[Reason]:
-    """The most frequent reasons of rows that failed, or of skipped ones where all were; [] if nothing is published.
+    """The most frequent reasons of rows that failed; of skipped ones too if all were, or if a budget was used up.
 
-    Reads two columns of the results, in bounded memory.
+    [] if nothing is published. Reads two columns of the results, in bounded memory.
     """
-    wanted = ("skipped",) if summary.unasked else FAILED
+    wanted = ("skipped",) if summary.unasked else (*FAILED, "skipped") if summary.over_budget else FAILED
     if not sum(summary.counts.get(status, 0) for status in wanted) or not is_published(run):
         return []
     store, found = run.context.store, Counter[tuple[str, str]]()

@@ -1,10 +1,12 @@
-"""`plan`, `run`, `status` and `cancel`."""
+"""`run`, `status` and `cancel`."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import NamedTuple
@@ -20,55 +22,82 @@ from lowtide.engine import Run
 from lowtide.errors import ConfigError, StalePlan
 from lowtide.events import CancelRequested
 from lowtide.job import load_job
-from lowtide.plan import Work
+from lowtide.plan import RunPlan, Work
+from lowtide.planning.choosing import dollars
+from lowtide.planning.making import LATE
 from lowtide.summary import FAILED, Summary, summarize
 from lowtide.windows import parse_window
 
 DONE, NOTHING_TO_DO, FAILED_ROWS, OVER_BUDGET = 0, 3, 4, 5
 
 
-def prepare(job: str, window: str, *, writes: bool = False, spends: bool = False) -> Work:
+def prepare(
+    job: str,
+    window: str,
+    *,
+    writes: bool = False,
+    priced: bool = True,
+    keyed: bool = True,
+    use_cache: bool = True,
+    refresh: bool = False,
+) -> Work:
     """The job's work over the window, ready to be planned; with `writes`, the root is tried out first.
 
-    With `spends`, says which cap of the job file nothing will stop at.
+    Without `priced`, no prices are looked up, as is enough for a run that was planned before; without `keyed`, no
+    provider is to be called, and keys may be missing.
     """
-    loaded = load_job(Path(job))
-    if spends and loaded.budget.month_usd is not None:
-        click.echo("note: budget.month_usd is not enforced in this version; budget.run_usd is", err=True)
-    return assemble(loaded, parse_window(window), try_root=writes)
+    work = assemble(load_job(Path(job)), parse_window(window), try_root=writes, priced=priced, keyed=keyed)
+    return replace(work, use_cache=use_cache, refresh=refresh)
 
 
-def plan(job: str, window: str, *, as_json: bool) -> int:
-    """Show the plan."""
-    planned = engine.plan_run(prepare(job, window, spends=True))
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(planned)).decode())
-    else:
-        from lowtide.cli import views
-
-        views.show_plan(planned)
-    return DONE
-
-
-def run(job: str, window: str, *, direct: bool, wait: bool, retry: bool, as_json: bool) -> int:
+def run(
+    job: str, window: str, *, direct: bool, wait: bool, retry: bool, use_cache: bool, refresh: bool, as_json: bool
+) -> int:
     """Run, or go on, and say how it ended."""
     if direct:
         slim_arrow()
-    work = prepare(job, window, writes=True, spends=True)
+    work = prepare(job, window, writes=True, use_cache=use_cache, refresh=refresh)
     current = engine.open_run(work, retry=retry)
+    return go(current, Command(job, window), direct=direct, wait=wait, use_cache=use_cache, as_json=as_json)
+
+
+def go(current: Run, command: Command, *, direct: bool, wait: bool, use_cache: bool, as_json: bool) -> int:
+    """See a run through that was opened, and say how it ended."""
     if engine.is_published(current) and not current.chores:
-        return _nothing_to_do(current, _Command(job, window), as_json=as_json)
+        return _nothing_to_do(current, command, as_json=as_json)
+    if not as_json and not current.state.shards:
+        # What it may cost is said before anything is sent.
+        click.echo("\n".join(in_short(current.plan)), err=True)
     with shown(quiet=as_json) as listen:
         if direct:
-            engine.drive(current, listen, poll=work.poll_seconds, until=None if wait else 0.0)
+            engine.drive(current, listen, poll=current.context.work.poll_seconds, until=None if wait else 0.0)
         else:
             from lowtide.flows.command import run_through_prefect
 
-            run_through_prefect(job, window, wait=wait, listen=listen, fallback=current)
+            run_through_prefect(
+                command.job, command.window, wait=wait, use_cache=use_cache, listen=listen, fallback=current
+            )
     current.refresh()
     summary = summarize(current)
-    _tell(current, summary, _Command(job, window), as_json=as_json)
+    _tell(current, summary, command, as_json=as_json)
     return exit_code(current, summary)
+
+
+def in_short(plan: RunPlan) -> list[str]:
+    """The plan in a line or two: what is asked where, what it costs, and when it is done."""
+    chosen = next((option for option in plan.options if option.chosen), None)
+    where = f"{plan.backend}, model {plan.model}"
+    if chosen is None:
+        return [f"plan: {where}, about {plan.cost_usd:,.4f} USD"]
+    cost = f"about {dollars(chosen.cost_usd)} USD"
+    if chosen.cost_high_usd > chosen.cost_low_usd:
+        cost += f" ({dollars(chosen.cost_low_usd)} to {dollars(chosen.cost_high_usd)})"
+    asked = f"{chosen.requests:,} request{'' if chosen.requests == 1 else 's'}"
+    if chosen.cached:
+        asked += f" ({chosen.cached:,} more are answered by earlier runs)"
+    done = datetime.fromtimestamp(chosen.finish, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    lines = [f"plan: {asked} at {where}", f"plan: {cost}, done by {done}"]
+    return [*lines, *(f"plan: {note}" for note in plan.notes if note.startswith(LATE))]
 
 
 class _NoPandas(MetaPathFinder):
@@ -100,8 +129,8 @@ def slim_arrow() -> None:
 
 def status(job: str, window: str, *, as_json: bool) -> int:
     """Show where the window's last run stands."""
-    current = _last_run(job, window)
-    _tell(current, summarize(current), _Command(job, window), as_json=as_json)
+    current = _last_run(job, window, keyed=False)
+    _tell(current, summarize(current), Command(job, window), as_json=as_json)
     return DONE
 
 
@@ -122,7 +151,7 @@ def cancel(job: str, window: str) -> int:
             current.context.journal.append(CancelRequested(at=current.context.clock()))
         with shown() as listen:
             engine.drive(current, listen, poll=pause)
-    _tell(current, summarize(current), _Command(job, window), as_json=False)
+    _tell(current, summarize(current), Command(job, window), as_json=False)
     _say_if_kept(current)
     return DONE
 
@@ -132,8 +161,8 @@ def _say_if_kept(current: Run) -> None:
         click.echo("the window's results are still those of an earlier run, since this one is not complete", err=True)
 
 
-def _last_run(job: str, window: str) -> Run:
-    work = prepare(job, window)
+def _last_run(job: str, window: str, *, keyed: bool = True) -> Run:
+    work = prepare(job, window, priced=False, keyed=keyed)
     found = engine.find_run(work)
     if found is None:
         raise never_ran(work, job, window)
@@ -144,11 +173,11 @@ def never_ran(work: Work, job: str, window: str) -> ConfigError:
     """What is wrong where there is no run yet, and how to start one."""
     return ConfigError(
         f"job {work.job!r} has no run over window {work.window.name!r} under {work.root.uri}; "
-        f"start one with: {_Command(job, window)('run')}"
+        f"start one with: {Command(job, window)('run')}"
     )
 
 
-class _Command(NamedTuple):
+class Command(NamedTuple):
     """The job and window that the user gave, for commands that he may type next."""
 
     job: str
@@ -159,7 +188,7 @@ class _Command(NamedTuple):
         return shlex.join(("lowtide", name, self.job, *window, *options))
 
 
-def _nothing_to_do(current: Run, command: _Command, *, as_json: bool) -> int:
+def _nothing_to_do(current: Run, command: Command, *, as_json: bool) -> int:
     summary = summarize(current)
     _tell(current, summary, command, as_json=as_json)
     if summary.over_budget:
@@ -173,7 +202,7 @@ def _nothing_to_do(current: Run, command: _Command, *, as_json: bool) -> int:
     return _code(summary) or NOTHING_TO_DO
 
 
-def _tell(current: Run, summary: Summary, command: _Command, *, as_json: bool) -> None:
+def _tell(current: Run, summary: Summary, command: Command, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(summary)).decode())
     else:
@@ -181,13 +210,13 @@ def _tell(current: Run, summary: Summary, command: _Command, *, as_json: bool) -
         from lowtide.cli import views
 
         views.show_summary(summary)
-        if current.state.published_at and _code(summary) == FAILED_ROWS:
+        if current.state.published_at and _code(summary) in (FAILED_ROWS, OVER_BUDGET):
             from lowtide.cli.reasons import reasons_of
 
             views.show_reasons(reasons_of(current, summary), _advice(current, summary, command))
 
 
-def _advice(current: Run, summary: Summary, command: _Command) -> list[str]:
+def _advice(current: Run, summary: Summary, command: Command) -> list[str]:
     """Commands for a run that has rows without an answer."""
     advice: list[str] = []
     if summary.failed:
@@ -197,6 +226,8 @@ def _advice(current: Run, summary: Summary, command: _Command) -> list[str]:
         advice.append(command("show", "--status", "skipped"))
     if summary.cut_short:
         advice.append(f"{command('run')} asks what is left")
+    elif summary.over_budget:
+        advice.append(f"{command('run')} asks what is left, once there is room")
     elif any(shard.remaining for shard in current.state.shards.values() if shard.rows):
         advice.append(f"{command('run', '--retry')} asks again")
     return advice
@@ -208,6 +239,9 @@ def exit_code(current: Run, summary: Summary) -> int:
     if not current.state.published_at or (not current.state.kept and not engine.is_published(current)):
         if current.state.settled:
             raise StalePlan(f"run {summary.run_id} is settled and was not published: a later run of this window was")
+        if current.awaits_approval:
+            address = f"{current.context.store.uri}/{current.plan.prefix}"
+            click.echo(f"nothing is submitted before it is approved: lowtide approve {address}", err=True)
         print("not finished: the same command goes on, and `lowtide status` says where it stands", file=sys.stderr)
         return DONE
     if summary.unasked:

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.text import Text
 
 from lowtide.cli.reasons import Reason
-from lowtide.plan import RunPlan
+from lowtide.plan import PlannedDocuments, PlannedOption, Range, RunPlan
+from lowtide.planning.making import LATE
 from lowtide.schemas import STATUSES
-from lowtide.summary import UNPRICED, Summary
+from lowtide.summary import Summary
 
-UNKNOWN = "not known: no price in the job file"
 _COLOURS = {"ok": "green", "skipped": "yellow", "invalid": "red", "refused": "red", "error": "red"}
 
 
@@ -34,30 +34,106 @@ def print_pairs(lines: Sequence[tuple[str, str | Text]]) -> None:
         out.print(line, soft_wrap=True)
 
 
-def show_plan(plan: RunPlan) -> None:
-    """What a run would do."""
-    questions = len(plan.operations)
+def show_plan(plan: RunPlan, caps: Sequence[str], following: str) -> None:
+    """What a run would do. `caps` are limits on more than this run, `following` says what to do next."""
     asked = ", ".join(op.name if op.name == op.kind else f"{op.name} ({op.kind})" for op in plan.operations)
+    chosen = next((option for option in plan.options if option.chosen), None)
     lines: list[tuple[str, str | Text]] = [
         ("job", f"{plan.job}, window {plan.window}"),
-        ("run", plan.run_id),
+        ("run", plan.run_id + (f", everything asked anew for the {plan.refresh}. time" if plan.refresh else "")),
         ("reads", f"{count(plan.files, 'file')}, {size(plan.bytes)}"),
-        ("asks", f"{count(questions, 'operation')}: {asked}"),
-        ("where", f"{plan.backend}, model {plan.model}"),
-        ("tokens", f"about {plan.input_tokens:,} in, {plan.output_tokens:,} out"),
-        ("cost", _planned_cost(plan)),
-        ("deadline", moment(plan.deadline)),
+        ("asks", f"{count(len(plan.operations), 'operation')}: {asked}"),
     ]
-    if plan.run_usd is not None:
-        lines.append(("cap", f"{plan.run_usd:,} USD"))
-    lines += [("note", note) for note in plan.notes]
+    if plan.documents is not None:
+        lines += _documents(plan.documents)
+    if chosen is None:
+        lines.append(("tokens", f"about {plan.input_tokens:,} in, {plan.output_tokens:,} out"))
+    else:
+        lines += [
+            ("tokens", f"{_range(chosen.input_tokens)} in"),
+            ("", f"{_range(chosen.output_tokens)} out"),
+            ("", f"known by {chosen.basis}"),
+        ]
     print_pairs(lines)
+    _show_options(plan.options)
+    print_pairs(_promises(plan, chosen, caps))
+    print_pairs([*_notes(plan), ("next", following)])
 
 
-def _planned_cost(plan: RunPlan) -> str:
-    if plan.price_id.endswith(UNPRICED) and not plan.cost_usd:
-        return UNKNOWN
-    return f"about {usd(plan.cost_usd)} (prices: {plan.price_id})"
+def _documents(found: PlannedDocuments) -> list[tuple[str, str | Text]]:
+    about = "" if found.exact else "about "
+    kinds = ((found.new, "new"), (found.changed, "changed"), (found.unchanged, "unchanged"))
+    counted = ", ".join(f"{number:,} {kind}" for number, kind in kinds)
+    spared = f"{found.cached:,} cached, {found.twins:,} the same as another"
+    return [
+        ("documents", f"{about}{found.documents:,}: {counted}, {found.unreadable:,} unreadable"),
+        ("requests", f"{about}{found.asked:,} to ask; {spared}"),
+    ]
+
+
+def _range(tokens: Range) -> str:
+    return f"about {tokens.expected:,} ({tokens.low:,} to {tokens.high:,})"
+
+
+def _show_options(options: Sequence[PlannedOption]) -> None:
+    """The backends: a line of figures each, and one that says why it was chosen or not."""
+    if not options:
+        return
+    out = console()
+    head = f"  {'backend':<14} {'cost, USD':>13} {'in real time':>13} {'saved':>6}  {'done by (UTC)':<16}"
+    out.print(Text(head, style="dim"), soft_wrap=True)
+    for option in options:
+        figures = f"{'-':>13} {'-':>13} {'-':>6}  -"
+        if option.finish:
+            realtime = "-" if option.realtime_usd is None else _amount(option.realtime_usd)
+            finish = moment(option.finish).removesuffix(" UTC")
+            figures = f"{_amount(option.cost_usd):>13} {realtime:>13} {_saved(option):>6}  {finish}"
+        mark = "*" if option.chosen else " "
+        out.print(Text(f"{mark} {option.backend:<14} {figures}", style="bold" if option.chosen else ""), soft_wrap=True)
+        region = f", {option.region}" if option.region else ""
+        said = f"chosen; {option.finish_basis}" if option.chosen else option.why_not
+        line = Text(f"    {option.model}{region}: ", style="dim")
+        out.print(line.append(said, style="not dim"), soft_wrap=True)
+
+
+def _amount(amount: Decimal) -> str:
+    return usd(amount).removesuffix(" USD")
+
+
+def _saved(option: PlannedOption) -> str:
+    """The part of what it would cost in real time that is not spent."""
+    if not option.realtime_usd:
+        return "-"
+    return f"{(1 - option.cost_usd / option.realtime_usd) * 100:.0f} %"
+
+
+def _promises(plan: RunPlan, chosen: PlannedOption | None, caps: Sequence[str]) -> list[tuple[str, str | Text]]:
+    lines: list[tuple[str, str | Text]] = []
+    if chosen is not None:
+        cost = f"{usd(chosen.cost_low_usd)} to {usd(chosen.cost_high_usd)}"
+        lines.append(("cost", f"about {usd(chosen.cost_usd)}; with 90 % from {cost}"))
+    else:
+        lines.append(("cost", f"about {usd(plan.cost_usd)}"))
+    lines.append(("prices", f"{plan.price_id}{f', book {plan.price_book}' if plan.price_book else ''}"))
+    lines.append(("deadline", moment(plan.deadline)))
+    if chosen is not None:
+        lines.append(("shards", f"{chosen.shards:,}; {chosen.quota}"))
+    if plan.run_usd is not None:
+        lines.append(("cap", f"{plan.run_usd:,} USD for this run"))
+    lines += [("cap", cap) for cap in caps]
+    if plan.approve_above_usd is not None:
+        needed = "needed" if plan.cost_usd > plan.approve_above_usd else "not needed"
+        lines.append(("approval", f"{needed}: asked for above {plan.approve_above_usd:,} USD"))
+    if plan.replaces is not None:
+        there = plan.replaces
+        lines.append(
+            ("replaces", f"{count(there.rows, 'row')} of run {there.run_id}, published {moment(there.published_at)}")
+        )
+    return lines
+
+
+def _notes(plan: RunPlan) -> list[tuple[str, str | Text]]:
+    return [("note", Text(note, style="bold red" if note.startswith(LATE) else "not dim")) for note in plan.notes]
 
 
 def usd(amount: Decimal) -> str:
@@ -96,8 +172,9 @@ def show_summary(summary: Summary) -> None:
             f"{summary.answered:,} of {summary.requests:,} requests, {count(summary.batches, 'batch', 'batches')}",
         ),
         ("shards", phases or "none yet"),
+        *_spared(summary),
         ("tokens", _tokens(summary)),
-        ("cost", f"{usd(summary.cost_usd) if summary.priced else UNKNOWN}, {summary.backend}, model {summary.model}"),
+        ("cost", f"{usd(summary.cost_usd)}, {summary.backend}, model {summary.model}"),
     ]
     if summary.finished:
         late = summary.finished - summary.deadline
@@ -109,6 +186,16 @@ def show_summary(summary: Summary) -> None:
         lines.append(("deadline", moment(summary.deadline)))
     lines += [("waits", reason) for reason in summary.waiting_for[:3]]
     print_pairs(lines)
+
+
+def _spared(summary: Summary) -> list[tuple[str, str | Text]]:
+    """Requests that were not asked, since their answers were there or on their way."""
+    spared = []
+    if summary.reused:
+        spared.append(f"{count(summary.reused, 'answer')} from earlier runs, which saved {usd(summary.saved_usd)}")
+    if summary.twins:
+        spared.append(f"{count(summary.twins, 'request')} the same as another")
+    return [("cached", "; ".join(spared))] if spared else []
 
 
 def _tokens(summary: Summary) -> str:

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -85,7 +86,8 @@ def outcome_table(
     columns["attempt"] = [attempt] * total
     columns["retryable"] = [False] * total
     columns["lost"] = [False] * total
-    columns["cost"] = list(_cost(columns, price))
+    tokens = {name: np.asarray(columns[name], dtype=np.int64) for name in TOKENS}
+    columns["cost"] = cost_of(tokens, price).tolist()
     for at, verdict in invalid.items():
         columns["status"][at] = "invalid"
         columns["reason"][at] = verdict.reason or None
@@ -101,14 +103,11 @@ def outcome_table(
     return pa.table([_array(columns[column.name], column.type) for column in SCHEMA], schema=SCHEMA)
 
 
-def _cost(counted: Mapping[str, Sequence[object]], price: Price) -> list[int]:
-    """What each answer cost, in 1e-12 USD, from columns of its tokens."""
-    tokens = {name: np.asarray(counted[name], dtype=np.int64) for name in TOKENS}
-    cached, reasoning = tokens["cached_tokens"], tokens["reasoning_tokens"]
-    cost = (tokens["input_tokens"] - cached) * price.pico("input") + cached * price.pico("cached_input")
-    cost += (tokens["output_tokens"] - reasoning) * price.pico("output") + reasoning * price.pico("reasoning")
-    found: list[int] = cost.tolist()
-    return found
+def cost_of(counted: Mapping[str, npt.NDArray[np.int64]], price: Price) -> npt.NDArray[np.int64]:
+    """What each answer costs, in 1e-12 USD, from columns of its TOKENS."""
+    cached, reasoning = counted["cached_tokens"], counted["reasoning_tokens"]
+    cost = (counted["input_tokens"] - cached) * price.pico("input") + cached * price.pico("cached_input")
+    return cost + (counted["output_tokens"] - reasoning) * price.pico("output") + reasoning * price.pico("reasoning")
 
 
 def _array(values: list[object], kind: pa.DataType) -> pa.Array:

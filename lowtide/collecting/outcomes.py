@@ -31,13 +31,23 @@ _CHUNK = 1024
 class Outcomes:
     """The outcomes of one shard by ordinal, as columns: a Python object for each would cost more than the parsing.
 
-    `checks[i]` is the start of the content hash of the i-th readable document, which its record ids must carry.
+    `checks[i]` is the start of the content hash of the i-th document that has records, which their ids must carry.
+    `asked[i]` are the operations of its records, as bits; by default, it has one for each.
     """
 
-    def __init__(self, checks: Sequence[str], operations: Sequence[Operation]) -> None:
+    def __init__(
+        self, checks: Sequence[str], operations: Sequence[Operation], asked: Sequence[int] | None = None
+    ) -> None:
         self._operations = operations
-        self._checks = checks
-        self._total = len(checks) * len(operations)
+        width = len(operations)
+        if asked is None:
+            self._checks = [check for check in checks for _ in range(width)]
+            self._ops = list(range(width)) * len(checks)
+        else:
+            spread = [[op for op in range(width) if mask >> op & 1] for mask in asked]
+            self._checks = [check for check, ops in zip(checks, spread, strict=True) for _ in ops]
+            self._ops = [op for ops in spread for op in ops]
+        self._total = len(self._ops)
         # Rows as they came, and where among them each ordinal's is: -1 if nowhere.
         self._rows = SCHEMA.empty_table()
         self._places = np.full(self._total, -1, dtype=np.int64)
@@ -156,15 +166,15 @@ class Outcomes:
         found = _RECORD.search(line)
         record = found[0].decode() if found else ""
         at = ids.ordinal_of(record)
-        if 0 <= at < self._total and ids.record_id(at, self._checks[at // len(self._operations)]) == record:
+        if 0 <= at < self._total and ids.record_id(at, self._checks[at]) == record:
             self._torn.add(at)
 
     def _answers(self, backend: Backend, lines: Iterable[bytes]) -> Iterator[tuple[list[int], list[Answer]]]:
         """This attempt's answers, one for each record that has any, and their ordinals: some at a time."""
-        parse, width = backend.parse, len(self._operations)
+        parse = backend.parse
         # An answer that is final is not lost to one that nobody has asked for.
         open_ = self.remaining(range(self._total), lost=True)
-        known = {ids.record_id(at, self._checks[at // width]): at for at in open_}
+        known = {ids.record_id(at, self._checks[at]): at for at in open_}
         # Hashes, and not the answers themselves, so that memory is theirs for a moment only.
         seen: list[int | None] = [None] * self._total
         weak = bytearray(self._total)
@@ -202,12 +212,12 @@ class Outcomes:
     def _judged(self, ordinals: Sequence[int], answers: Sequence[Answer], attempt: int) -> pa.Table:
         """The rows of these answers; their tokens are counted on the way."""
         validators = [operation.validate for operation in self._operations]
-        width = len(validators)
+        ops = self._ops
         outputs = [_NOTHING] * len(answers)
         invalid: dict[int, Invalid] = {}
         for row, answer in enumerate(answers):
             if answer.status == "ok":
-                verdict = validators[ordinals[row] % width](answer.text)
+                verdict = validators[ops[ordinals[row]]](answer.text)
                 if isinstance(verdict, Output):
                     outputs[row] = verdict
                 else:

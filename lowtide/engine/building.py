@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Iterator
 from itertools import tee
+from pathlib import Path
+
+import pyarrow as pa
 
 from lowtide import events as e
+from lowtide.cache.index import CacheIndex
+from lowtide.cache.keys import question
+from lowtide.collecting.elsewhere import reused_rows, twin_table
+from lowtide.collecting.rows import asked_of, write_rows
 from lowtide.engine.context import Context
 from lowtide.journal import Superseded
-from lowtide.plan import read_inputs
+from lowtide.plan import Work, read_inputs, spool
 from lowtide.records import DocumentBatch, FileInfo
 from lowtide.sharding import BuiltShard, Position, ShardBuilder
 from lowtide.sharding.builder import write_index
+from lowtide.sharding.reuse import Known, fields_of, one_line, request_keys
 from lowtide.states import BUILD_LEASE, RunState
 
+_LOG = logging.getLogger("lowtide.engine")
 _SALT = ".lowtide/salt"
 
 
@@ -28,7 +38,7 @@ def build(context: Context, on_documents: Callable[[int], None]) -> None:
     """Build all shards that are not built yet. Raises Superseded if another process builds."""
     started = context.clock()
     claim = e.Building(at=started, owner=context.owner, expires=started + BUILD_LEASE)
-    state = context.journal.append(
+    context.journal.append(
         claim,
         guard=lambda now: (
             not now.build_finished
@@ -36,12 +46,21 @@ def build(context: Context, on_documents: Callable[[int], None]) -> None:
             and (not now.builder or context.stale(now.builder, now.builder_expires))
         ),
     )
+    with spool() as folder:
+        known = known_answers(context, Path(folder))
+        _remember(context, known)
+        _build(context, known, started, on_documents)
+
+
+def _build(context: Context, known: Known, started: float, on_documents: Callable[[int], None]) -> None:
+    state = context.state
     builder = ShardBuilder(
         context.backend,
         context.work.operations,
         salt=root_salt(context),
         shard_records=context.plan.shard_records,
         field_names=context.plan.fields,
+        known=known,
     )
     start = Position(state.file, state.document)
     files, followed = tee(read_inputs(context.store, context.path("inputs.parquet"), skip=start.file))
@@ -53,7 +72,7 @@ def build(context: Context, on_documents: Callable[[int], None]) -> None:
         uris=(info.uri for info in followed),
     )
     for shard in shards:
-        context.journal.append(_store(context, shard), guard=lambda now: _still_building(context, now))
+        context.journal.append(_store(context, shard, known), guard=lambda now: _still_building(context, now))
     documents = sum(shard.documents for shard in context.state.shards.values())
     now = context.clock()
     finished = e.BuildFinished(at=now, documents=documents, bytes_read=counter.bytes, seconds=now - started)
@@ -64,15 +83,70 @@ def _still_building(context: Context, now: RunState) -> bool:
     return now.builder == context.owner and not now.cancelled
 
 
-def _store(context: Context, shard: BuiltShard) -> e.ShardBuilt:
+def known_answers(context: Context, folder: Path) -> Known:
+    """What earlier runs have bought, as far as the run may use it. Its files are kept in `folder`."""
+    store, work = context.store, context.work
+    questions = questions_of(work)
+    indexes = {}
+    if work.use_cache and not context.plan.refresh:
+        indexes = {question: CacheIndex.open(store, question, folder) for question in dict.fromkeys(questions)}
+        for warning in (warning for index in indexes.values() for warning in index.warnings):
+            _LOG.warning("answers in the cache are passed over, and asked again: %s", warning)
+    return Known(work.operations, questions, indexes, exists=lambda source: store.info(source) is not None)
+
+
+def questions_of(work: Work) -> list[str]:
+    """What each operation asks, of which model, as the cache knows it."""
+    backend = work.backend
+    return [question(operation.version, backend.model, backend.parameters) for operation in work.operations]
+
+
+def _remember(context: Context, known: Known) -> None:
+    """Take in the requests of the shards that are built already, so that they are not asked again."""
+    operations = context.work.operations
+    for shard in context.state.shards.values():
+        if not shard.total:
+            continue
+        index = context.index(shard)
+        asked = asked_of(index, len(operations))
+        for op, operation in enumerate(operations):
+            having = index.filter(pa.array((asked >> op) & 1 == 1))
+            if not len(having):
+                continue
+            fields = {name: list(map(one_line, having[f"field:{name}"].to_pylist())) for name in fields_of(operation)}
+            known.remember(op, request_keys(operation, having["content_sha256"].to_pylist(), fields))
+
+
+def _store(context: Context, shard: BuiltShard, known: Known) -> e.ShardBuilt:
     """Write the shard's files. Their names are new each time: if two processes build, the journal says whose count."""
     name = f"s{shard.number:05d}-a1-{secrets.token_hex(3)}"
     requests, index = f"requests/{name}.jsonl", f"index/{name}.parquet"
     if shard.records:
         with context.store.writer(context.path(requests)) as out:
             out.writelines(shard.lines)
+    table = shard.index(context.plan.fields)
     with context.store.writer(context.path(index)) as out:
-        write_index(shard.index(context.plan.fields), out)
+        write_index(table, out)
+    reused = ""
+    saved: tuple[e.Tally, ...] = ()
+    if any(shard.reused):
+        reused = f"rows/{name}-reused.arrow"
+        found = reused_rows(
+            shard,
+            table,
+            lambda source: context.store.open(known.sources[source]),
+            context.plan.fields,
+            context.work.price.on_demand,
+        )
+        saved = found.saved
+        with context.store.writer(context.path(reused)) as out:
+            write_rows(found.rows, out)
+    twins = ""
+    if any(shard.twins):
+        twins = f"index/{name}-twins.parquet"
+        repeated = twin_table(shard, table, context.work.operations, known.questions)
+        with context.store.writer(context.path(twins)) as out:
+            write_index(repeated, out)
     return e.ShardBuilt(
         at=context.clock(),
         shard=shard.number,
@@ -85,6 +159,12 @@ def _store(context: Context, shard: BuiltShard) -> e.ShardBuilt:
         document=shard.end.document,
         owner=context.owner,
         input_tokens=shard.tokens,
+        text_bytes=shard.text_bytes,
+        reused=sum(map(len, shard.reused)),
+        reused_rows=reused,
+        saved=saved,
+        twins=sum(map(int.bit_count, shard.twins)),
+        twin_rows=twins,
     )
 
 

@@ -165,15 +165,18 @@ def drain(context: Context, batch_id: str) -> None:
         _discard(context, batch_id)
 
 
-def settle(context: Context, number: int, reason: str) -> None:
-    """Settle a shard that will not be submitted (any more): there is nothing to ask, or nobody may."""
+def settle(context: Context, number: int, reason: str, detail: str = "") -> None:
+    """Settle a shard that will not be submitted (any more): there is nothing to ask, or nobody may.
+
+    Its rows say `detail`, if there is any, in place of the reason.
+    """
     shard, cancelled = context.state.shards[number], context.state.cancelled
     if reason == "cancelled" and not cancelled:
         # Decided before somebody asked for the run again.
         return
     index = context.index(shard)
     outcomes = context.outcomes(shard, index)
-    settled = _settled(context, shard, index, outcomes, Verdict("skipped", reason))
+    settled = _settled(context, shard, index, outcomes, Verdict("skipped", detail or reason))
     context.journal.append(
         msgspec.structs.replace(settled, given_up=reason),
         guard=lambda now: now.shards[number] == shard and now.cancelled == cancelled,
@@ -274,10 +277,11 @@ def _settled(context: Context, shard: ShardState, index: pa.Table, outcomes: Out
     rows = build_rows(
         index,
         outcomes,
-        operations=len(context.work.operations),
+        operations=context.work.operations,
         requested_at=_asked_at(context, shard),
         field_names=context.plan.fields,
         leftover=leftover,
+        on_demand=context.work.price.on_demand,
     )
     name = f"rows/s{shard.number:05d}-{secrets.token_hex(3)}.arrow"
     with context.store.writer(context.path(name)) as out:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lowtide.collecting.outcomes import Outcomes
+from lowtide.collecting.rows import asked_of
 from lowtide.journal import Journal
 from lowtide.ownership import is_alive, this_owner
 from lowtide.plan import RunPlan, Work
@@ -78,10 +79,12 @@ class Context:
 
     def outcomes(self, shard: ShardState, index: pa.Table) -> Outcomes:
         """What earlier attempts at the shard have brought."""
-        readable = index.filter(pa.compute.greater_equal(index["first"], 0))
-        order = pa.compute.sort_indices(readable["first"])
-        checks = [sha256[:8] for sha256 in readable["content_sha256"].take(order).to_pylist()]
-        outcomes = Outcomes(checks, self.work.operations)
+        having = index.filter(pa.compute.greater_equal(index["first"], 0))
+        having = having.take(pa.compute.sort_indices(having["first"]))
+        checks = [sha256[:8] for sha256 in having["content_sha256"].to_pylist()]
+        everything = (1 << len(self.work.operations)) - 1
+        asked = asked_of(having, len(self.work.operations)).tolist()
+        outcomes = Outcomes(checks, self.work.operations, None if all(mask == everything for mask in asked) else asked)
         if shard.answers:
             with self.store.open(self.path(shard.answers[-1])) as source:
                 outcomes.load(source)

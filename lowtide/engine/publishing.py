@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lowtide import events as e
-from lowtide.collecting.publish import write_results
+from lowtide.collecting.elsewhere import twin_rows
+from lowtide.collecting.publish import Rows, Written, write_results
+from lowtide.collecting.rows import pico_of
+from lowtide.engine.building import questions_of
 from lowtide.engine.context import Context
+from lowtide.engine.keeping import keep_answers, read_columns
 from lowtide.errors import StalePlan
 from lowtide.journal import Superseded
-from lowtide.ledger import ledger_table, moment, spent
+from lowtide.ledger import entries, ledger_table, moment, saved, spent
+from lowtide.money import allocate
 from lowtide.plan import spool
+from lowtide.prices import PICO
 from lowtide.protocols import Store
 from lowtide.schemas import CONTRACT_VERSION, RUNS, STATUSES
+from lowtide.shards import ShardState
 from lowtide.states import RunState
 
 
@@ -82,29 +93,27 @@ def publish(context: Context, on_rows: Callable[[int], None]) -> None:
                 "later and has been published; run the job again to publish what is there now"
             )
         results = Path(folder) / "results.parquet"
-        rows = _write_results(context, results, on_rows)
+        found = _write_results(context, results, Path(folder), on_rows)
         # A run that was cut short does not take a complete table away from its readers.
         kept = there.run_id not in ("", plan.run_id) and any(shard.given_up for shard in state.shards.values())
         if not kept:
             _replace(store, results_path(plan.job, plan.window), results, there.etag)
-        counts = Counter[str]()
-        for shard in state.shards.values():
-            counts.update(shard.counts)
+        keep_answers(context, Path(folder))
         now = context.clock()
         requests = sum(shard.size for shard in state.shards.values())
         written = requests + sum(path.stat().st_size for path in (ledger, results))
         row = Path(folder) / "run.parquet"
-        table = pa.Table.from_pylist([_run_row(context, state, rows, counts, now, written)], schema=RUNS)
+        table = pa.Table.from_pylist([_run_row(context, state, found, now, written)], schema=RUNS)
         pq.write_table(table, row, compression="zstd")
         _replace(store, runs_at, row, runs_there)
     context.journal.append(
-        e.Published(at=now, rows=rows, counts=dict(counts), bytes_written=written, kept=kept),
+        e.Published(at=now, rows=found.rows, counts=found.counts, bytes_written=written, kept=kept),
         guard=lambda after: after.entry == decided,
     )
 
 
 def write_ledger(context: Context) -> None:
-    """Write the run's ledger alone, as its journal has it now."""
+    """Write the run's ledger alone, as its journal has it now, and keep its answers for later runs."""
     plan, store = context.plan, context.store
     path = ledger_path(plan.job, plan.window, plan.run_id)
     there = _etag(store, path)
@@ -113,6 +122,7 @@ def write_ledger(context: Context) -> None:
         ledger = Path(folder) / "ledger.parquet"
         pq.write_table(ledger_table(plan, context.state, context.work.price), ledger, compression="zstd")
         _replace(store, path, ledger, there)
+        keep_answers(context, Path(folder))
 
 
 def _etag(store: Store, path: str) -> str | None:
@@ -125,21 +135,18 @@ def _replace(store: Store, path: str, source: Path, expected: str | None) -> Non
         raise Superseded(f"{store.uri_of(path)} was written by somebody else meanwhile")
 
 
-def _write_results(context: Context, local: Path, on_rows: Callable[[int], None]) -> int:
+def _write_results(context: Context, local: Path, folder: Path, on_rows: Callable[[int], None]) -> Written:
     plan, state, operations = context.plan, context.state, context.work.operations
     shards = [shard for _, shard in sorted(state.shards.items())]
-    paths = [context.path(shard.rows) for shard in shards]
     constants: dict[str, object] = {
         "run_id": plan.run_id,
         "window_start": plan.window_start,
         "window_end": plan.window_end,
         "model": plan.model,
         "backend": plan.backend,
-        "cost_if_realtime_usd": None,
-        "cached": False,
     }
     return write_results(
-        [lambda path=path: context.store.open(path) for path in paths],  # type: ignore[misc]  # bound at once
+        list(_sources(context, shards, folder)),
         local,
         total=sum(shard.documents for shard in shards) * len(operations),
         fields=plan.fields,
@@ -160,9 +167,57 @@ def _write_results(context: Context, local: Path, on_rows: Callable[[int], None]
     )
 
 
-def _run_row(
-    context: Context, state: RunState, rows: int, counts: Counter[str], now: float, written: int
-) -> dict[str, object]:
+def _sources(context: Context, shards: Sequence[ShardState], folder: Path) -> Iterator[Rows]:
+    """The rows of all shards, of what they reuse, and of the requests that others of the run stand for."""
+
+    def opener(name: str) -> Callable[[], BinaryIO]:
+        return lambda: context.store.open(context.path(name))
+
+    beyond = costs_beyond_rows(context)
+    for shard in shards:
+        extra = beyond.get(shard.number, 0)
+        yield Rows(opener(shard.rows), _shares(context, shard, extra) if extra else None)
+        if shard.reused_rows:
+            yield Rows(opener(shard.reused_rows))
+    total = sum(shard.twins for shard in shards)
+    if total:
+        repeated = twin_rows(
+            [opener(shard.twin_rows) for shard in shards if shard.twin_rows],
+            [opener(shard.rows) for shard in shards if shard.total],
+            questions_of(context.work),
+            folder,
+            total=total,
+            field_names=context.plan.fields,
+            on_demand=context.work.price.on_demand,
+        )
+        for path in repeated:
+            yield Rows(lambda path=path: path.open("rb"))  # type: ignore[misc]  # bound at once
+
+
+def costs_beyond_rows(context: Context) -> dict[int, int]:
+    """By shard: what it has cost beyond what its rows' answers did, in 1e-12 USD: lost answers, surplus batches."""
+    state, price = context.state, context.work.price
+    cost = Counter[int]()
+    for entry in entries(context.plan, state, price):
+        if entry.kind == "actual" and entry.shard is not None:
+            cost[entry.shard] += int(entry.amount * PICO)
+    beyond: dict[int, int] = {}
+    for number, total in cost.items():
+        rows = read_columns(context, context.path(state.shards[number].rows), ["cost_usd"])
+        beyond[number] = total - int((pc.sum(rows["cost_usd"]).as_py() or Decimal(0)) * PICO)
+    return beyond
+
+
+def _shares(context: Context, shard: ShardState, extra: int) -> npt.NDArray[np.int64]:
+    """What each of the shard's rows bears of it: in proportion to its own cost, or else in equal parts."""
+    rows = read_columns(context, context.path(shard.rows), ["ordinal", "cost_usd"])
+    weights = pico_of(rows["cost_usd"])
+    if not weights.any() and "ordinal" in rows.column_names:
+        weights = np.where(rows["ordinal"].to_numpy() >= 0, 1, 0)
+    return allocate(extra, weights)
+
+
+def _run_row(context: Context, state: RunState, found: Written, now: float, written: int) -> dict[str, object]:
     plan, attempts = context.plan, list(state.attempts.values())
     tokens = Counter[str]()
     for attempt in attempts:
@@ -176,17 +231,23 @@ def _run_row(
         "backend": plan.backend,
         "model": plan.model,
         "documents": state.documents,
-        "rows": rows,
-        **{status: counts[status] for status in STATUSES},
+        "rows": found.rows,
+        **{status: found.counts.get(status, 0) for status in STATUSES},
         "requests": sum(shard.total for shard in state.shards.values()),
         "shards": len(state.shards),
         "batches": len(attempts),
         "attempts": max((attempt.attempt for attempt in attempts), default=0),
         "planned_input_tokens": plan.input_tokens,
+        "planned_output_tokens": plan.output_tokens,
         "input_tokens": tokens["input"] + tokens["cached_input"],
         "output_tokens": tokens["output"] + tokens["reasoning"],
+        "text_bytes": sum(shard.text_bytes for shard in state.shards.values()),
+        "reused_requests": sum(shard.reused for shard in state.shards.values()),
+        "twin_requests": sum(shard.twins for shard in state.shards.values()),
         "planned_cost_usd": plan.cost_usd,
         "cost_usd": spent(state, context.work.price),
+        "cost_if_realtime_usd": found.realtime_usd,
+        "saved_usd": saved(state, context.work.price),
         "started": moment(state.started_at),
         "finished": moment(now),
         "deadline": moment(plan.deadline),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from lowtide import events as e
+from lowtide.budget.approval import awaits_approval, command_of
 from lowtide.decisions import (
     Action,
     Build,
@@ -17,6 +18,7 @@ from lowtide.decisions import (
     Drain,
     Poll,
     Publish,
+    Purse,
     Reopen,
     Resolve,
     Rules,
@@ -26,6 +28,7 @@ from lowtide.decisions import (
 )
 from lowtide.engine import building, collecting, publishing, submitting
 from lowtide.engine.context import PATIENCE, Context
+from lowtide.engine.spending import Spending
 from lowtide.errors import LowtideError, StalePlan, Terminal, Transient
 from lowtide.journal import Superseded
 from lowtide.ledger import spent
@@ -61,6 +64,7 @@ class Run:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.spending = Spending(context)
         self._answered: dict[tuple[int, int], int] = {}
         self._documents = context.state.documents
         self._unseen: dict[int, float] = {}
@@ -94,6 +98,9 @@ class Run:
             cap=context.work.run_usd,
             price_of=lambda shard: _highest_price(shard, context),
             minimum_records=limits.minimum_records,
+            rooms=self.spending.rooms(),
+            held=self.spending.held(),
+            approved=not self.awaits_approval,
         )
         decision = decide(
             context.state,
@@ -104,7 +111,12 @@ class Run:
         )
         self._over_budget = decision.over_budget
         actions = tuple(action for action in decision.actions if action not in looked)
-        return Decision(actions, decision.done, decision.over_budget)
+        return replace(decision, actions=actions)
+
+    @property
+    def awaits_approval(self) -> bool:
+        """Whether nothing is submitted until somebody has approved what the run will cost."""
+        return awaits_approval(self.plan, self.state)
 
     def advance(self, listen: Listener = lambda progress: None, *, leave: tuple[type[Action], ...] = ()) -> Progress:
         """One pass: do what can be done until only waiting is left. Each batch is polled or looked for once.
@@ -121,18 +133,31 @@ class Run:
             )
         self.refresh()
         self._do_chores()
+        self.spending.refresh()
         looked: set[Action] = set()
         failed: set[Action] = set()
+        reconciled = False
         while True:
             decision = self.decide(looked | failed)
+            if decision.over_root and not reconciled:
+                # Before anything is given up: what runs that died have left reserved need not be in the way.
+                self.spending.make_room()
+                reconciled = True
+                continue
             actions = [action for action in decision.actions if not isinstance(action, leave)]
             if not actions:
                 break
             failed |= self.perform(actions, listen)
             looked |= {action for action in actions if isinstance(action, Poll | Resolve | Drain)}
         done = not failed and self._chores_done(over=decision.done) and (decision.done or bool(decision.actions))
-        step = "done" if decision.done else "settled" if done else "waiting for answers"
-        return self.progress(step, done=done)
+        return self.progress(self._step(decision, done=done), done=done)
+
+    def _step(self, decision: Decision, *, done: bool) -> str:
+        if decision.done or done:
+            return "done" if decision.done else "settled"
+        if self.state.build_finished and self.awaits_approval:
+            return f"waiting for approval: {command_of(self.plan)}"
+        return "waiting for answers"
 
     def perform(self, actions: Sequence[Action], listen: Listener = lambda progress: None) -> set[Action]:
         """Carry out actions, decided on the state at hand. One that another process has overtaken is passed over.
@@ -181,13 +206,24 @@ class Run:
         return self.context.clock() - self._over_since > PATIENCE
 
     def affords_more(self) -> bool:
-        """Whether a shard that was given up for the budget fits into it now."""
-        context, cap = self.context, self.context.work.run_usd
+        """Whether a shard that was given up for the budget fits into all caps now."""
         given_up = [shard for shard in self.state.shards.values() if shard.given_up == "budget"]
-        if cap is None:
-            return bool(given_up)
-        room = cap - spent(self.state, context.work.price) - self.state.reserved
-        return any(_highest_price(shard, context) <= room for shard in given_up)
+        if not given_up:
+            return False
+        self.spending.refresh()
+        if self._affords(given_up):
+            return True
+        if not self.spending.caps:
+            return False
+        self.spending.make_room()
+        return self._affords(given_up)
+
+    def _affords(self, shards: Sequence[ShardState]) -> bool:
+        context = self.context
+        purse = Purse(
+            context.work.run_usd, spent(self.state, context.work.price), self.state.reserved, self.spending.rooms()
+        )
+        return any(not purse.too_small(_highest_price(shard, context), Decimal(0)) for shard in shards)
 
     def differs(self) -> bool:
         """Whether the work at hand asks other questions, or asks them elsewhere, than this run was planned to."""
@@ -250,17 +286,21 @@ class Run:
                 listen(self.progress("waiting for answers"))
             case Collect(shard):
                 self._collect(shard)
+                self.spending.settle()
                 listen(self.progress("collecting answers"))
             case Reopen(shard):
                 collecting.reopen(context, shard)
-            case Settle(shard, reason):
-                collecting.settle(context, shard, reason)
+            case Settle(shard, reason, detail):
+                collecting.settle(context, shard, reason, detail)
+                self.spending.settle()
             case Submit():
-                submitting.submit(context, action)
+                submitting.submit(context, action, self.spending)
                 listen(self.progress("submitting shards"))
             case Drain(batch_id):
                 collecting.drain(context, batch_id)
+                self.spending.settle()
             case Publish():
+                self.spending.finish()
                 publishing.publish(context, lambda rows: listen(self.progress("publishing")))
                 context.store.delete(f"{context.work.folder}/open/{self.plan.run_id}")
 

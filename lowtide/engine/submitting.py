@@ -12,6 +12,7 @@ from decimal import Decimal
 from lowtide import events as e
 from lowtide.decisions import CLOCK_SKEW, Submit
 from lowtide.engine.context import Context
+from lowtide.engine.spending import Spending
 from lowtide.errors import QuotaFull, SubmitUnknown, Terminal, Transient
 from lowtide.journal import Superseded
 from lowtide.ledger import spent
@@ -25,8 +26,12 @@ INTENT_LEASE = 600.0
 _LONGEST_PAUSE = 300.0
 
 
-def submit(context: Context, action: Submit) -> None:
-    """Create a batch for the shard. Raises Terminal if the provider refuses for good; the shard can be tried again."""
+def submit(context: Context, action: Submit, spending: Spending) -> None:
+    """Create a batch for the shard. Raises Terminal if the provider refuses for good; the shard can be tried again.
+
+    The intent goes first, so that whoever finds the reservation knows whose it is; where a cap of the root has no room
+    for it by then, the intent is taken back.
+    """
     shard = context.state.shards[action.shard]
     now = context.clock()
     intent = e.Submitting(
@@ -44,8 +49,14 @@ def submit(context: Context, action: Submit) -> None:
         intent,
         guard=lambda state: state.shards[shard.number] == shard and _still_allowed(context, state, action.reserve),
     )
+    denied = spending.reserve(shard, action.reserve, now)
+    if denied:
+        _refused(context, shard, f"budget: {denied}", pause=growing_pause(shard.refusals))
+        return
     if context.clock() > intent.expires:
         # Suspended since the intent was written: others may have looked, and concluded that nobody submits.
+        context.journal.refresh()
+        spending.settle()
         return
     try:
         batch_id = context.backend.submit(_handle(context, shard, on_demand=action.on_demand), intent.token)
@@ -53,17 +64,7 @@ def submit(context: Context, action: Submit) -> None:
         return
     except (QuotaFull, Transient, Terminal) as error:
         pause = 0.0 if isinstance(error, Terminal) else growing_pause(shard.refusals)
-        now = context.clock()
-        context.journal.append(
-            e.Refused(
-                at=now,
-                shard=shard.number,
-                attempt=shard.attempt,
-                reason=str(error),
-                not_before=now + pause if pause else 0,
-            ),
-            guard=lambda state: state.shards[shard.number].owner == context.owner,
-        )
+        _refused(context, shard, str(error), pause=pause)
         if isinstance(error, Terminal):
             raise
         return
@@ -75,6 +76,17 @@ def submit(context: Context, action: Submit) -> None:
         # Another process has not waited for this batch. It may be adopted by now; if not, it runs for nobody.
         leave(context, shard, [batch_id], on_demand=action.on_demand)
         raise
+
+
+def _refused(context: Context, shard: ShardState, reason: str, *, pause: float) -> None:
+    """Take our intent back: nothing was accepted."""
+    now = context.clock()
+    context.journal.append(
+        e.Refused(
+            at=now, shard=shard.number, attempt=shard.attempt, reason=reason, not_before=now + pause if pause else 0
+        ),
+        guard=lambda state: state.shards[shard.number].owner == context.owner,
+    )
 
 
 def leave(context: Context, shard: ShardState, batch_ids: Sequence[str], *, on_demand: bool) -> None:

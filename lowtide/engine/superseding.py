@@ -47,6 +47,7 @@ def wind_down(run: Run) -> bool:
     run.advance(leave=(Build, Publish))
     if not run.state.settled and run.state.build_finished:
         return False
+    run.spending.finish()
     publishing.write_ledger(run.context)
     work.root.delete(marker(work, run.plan.run_id))
     return True

@@ -1,1 +1,1 @@
-"""What a run would do and cost, and which backend is the cheapest that is done in time."""
+"""What a run would do and cost: the documents looked through, the work estimated, and a backend chosen."""

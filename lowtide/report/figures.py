@@ -9,13 +9,14 @@ from lowtide.report.charts import Series, stacked
 from lowtide.report.ledger import COMPUTE, TOKEN_TYPES, Ledger, Use
 from lowtide.report.results import Operation, Results
 from lowtide.report.text import amounts, count, percent, plural, visible
-from lowtide.report.views import Bars, Cell, Segment, Strip, Table, cash, number, table, words
+from lowtide.report.views import Bars, Cell, Segment, Strip, Table, number, paid, table, words
 from lowtide.schemas import STATUSES
 
 LABEL_BARS = 15
 _TABLE_ROWS = 200
 _REASONS = 10
-_WASTE = {
+WASTE = {
+    "lost": "charged, and the answer is lost",
     "expired": "expired before an answer",
     "invalid": "answer did not fit the schema",
     "duplicate": "answered twice",
@@ -24,7 +25,8 @@ _WASTE = {
     "idle": "machine stood idle",
     "boot": "machine was starting",
 }
-_TYPES = {
+_KINDS_NOTE = "Only actual is what was charged: nothing else is added to it."
+TYPES = {
     "input": "input",
     "cached_input": "cached input",
     "cache_write": "cache write",
@@ -110,7 +112,7 @@ def token_strip(ledger: Ledger) -> Strip | None:
     wasted = ledger.tokens(wasted=True)
     parts += [("other", whole - wasted - sum(tokens for _, tokens in parts)), ("waste", wasted)]
     parts = [(kind, tokens) for kind, tokens in parts if tokens or kind == "waste"]
-    named = [(kind, _TYPES.get(kind, kind), tokens) for kind, tokens in parts]
+    named = [(kind, TYPES.get(kind, kind), tokens) for kind, tokens in parts]
     series = [Series(kind, name, [tokens], [f"{name}: {plural(tokens, 'token')}"]) for kind, name, tokens in named]
     said = "Tokens by type: " + ", ".join(f"{name} {count(tokens)}" for _, name, tokens in named)
     segments = [Segment(kind, name, number(tokens), percent(tokens, whole)) for kind, name, tokens in named]
@@ -123,11 +125,11 @@ def use_table(ledger: Ledger) -> Table:
     ordered = sorted(ledger.uses.items(), key=lambda item: (bool(item[0][1]), _order(item[0][0]), item[0]))
     body = [
         [
-            words(_TYPES.get(token_type, token_type)),
-            words(f"waste: {_WASTE.get(waste, waste)}" if waste else "answers kept"),
+            words(TYPES.get(token_type, token_type)),
+            words(f"waste: {WASTE.get(waste, waste)}" if waste else "answers kept"),
             number(use.quantity),
             words(use.unit or ("seconds" if token_type == COMPUTE else "tokens")),
-            cash(use.cost),
+            paid(use.cost, use.unknown),
         ]
         for (token_type, waste), use in ordered
     ]
@@ -136,10 +138,10 @@ def use_table(ledger: Ledger) -> Table:
 
 def kinds_table(ledger: Ledger) -> Table:
     """Every kind of ledger entry, estimates and reservations included."""
-    known = ("estimate", "reserved", "released", "actual", "billed", "correction")
+    known = ("estimate", "reserved", "released", "actual", "saved", "billed", "correction")
     ordered = sorted(ledger.kinds.items(), key=lambda item: (known.index(item[0]) if item[0] in known else 9, item[0]))
-    body = [[words(kind or "no kind"), number(use.entries), cash(use.cost)] for kind, use in ordered]
-    return _cut(["Kind", "Entries", "Amount"], body, len(body))
+    body = [[words(kind or "no kind"), number(use.entries), paid(use.cost, use.unknown)] for kind, use in ordered]
+    return _cut(["Kind", "Entries", "Amount"], body, len(body), note=_KINDS_NOTE)
 
 
 def models_table(ledger: Ledger) -> Table:
@@ -149,18 +151,19 @@ def models_table(ledger: Ledger) -> Table:
         return -max(item[1].cost.values(), default=Decimal(0)), -item[1].quantity, item[0]
 
     body = [
-        [words(backend), words(model), number(use.quantity), cash(use.cost)]
+        [words(backend), words(model), number(use.quantity), paid(use.cost, use.unknown)]
         for (backend, model), use in sorted(ledger.models.items(), key=weight)
     ]
     return _cut(["Backend", "Model", "Tokens", "Cost"], body, len(body))
 
 
-def waste_sentence(ledger: Ledger, *, priced: bool = True) -> str:
+def waste_sentence(ledger: Ledger) -> str:
     """Tokens that bought nothing, in words; their cost, where it is known."""
     wasted, whole = ledger.tokens(wasted=True), ledger.tokens()
     if not wasted:
         return "No token was wasted."
-    lost = f": {amounts(ledger.wasted_cost)}" if priced else ""
+    known = any(ledger.wasted_cost.values()) or not ledger.unknown
+    lost = f": {amounts(ledger.wasted_cost)}" if known else ""
     return visible(f"{plural(wasted, 'token')} ({percent(wasted, whole)}) bought no answer that was kept{lost}.")
 
 
@@ -187,6 +190,7 @@ def _order(token_type: str) -> int:
     return TOKEN_TYPES.index(token_type) if token_type in TOKEN_TYPES else len(TOKEN_TYPES)
 
 
-def _cut(columns: Sequence[str], rows: Sequence[Sequence[Cell]], whole: int) -> Table:
+def _cut(columns: Sequence[str], rows: Sequence[Sequence[Cell]], whole: int, note: str = "") -> Table:
     left = whole - _TABLE_ROWS
-    return table(columns, rows[:_TABLE_ROWS], f"{count(left)} more not shown." if left > 0 else "")
+    said = f"{count(left)} more not shown." if left > 0 else ""
+    return table(columns, rows[:_TABLE_ROWS], f"{note} {said}".strip())

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from lowtide.report.ledger import Ledger
 from lowtide.report.records import ReportMeta
-from lowtide.report.results import Results
-from lowtide.report.runs import RunRecord
+from lowtide.report.tables import Saving, Tables
 from lowtide.report.text import (
     amounts,
     aware,
@@ -49,15 +47,6 @@ class Tile:
     unit: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """What was read; None for a table that is not there yet."""
-
-    results: Results | None
-    ledger: Ledger | None
-    run: RunRecord | None
-
-
 def facts(meta: ReportMeta, tables: Tables) -> list[Fact]:
     """Window, run, begin, end, deadline."""
     run = tables.run
@@ -78,6 +67,23 @@ def facts(meta: ReportMeta, tables: Tables) -> list[Fact]:
     else:
         told.append(Fact("Finished", "not yet"))
     told.append(_deadline((run and run.deadline) or meta.deadline, finished, meta.generated_at))
+    return told + _planned(meta)
+
+
+def _planned(meta: ReportMeta) -> list[Fact]:
+    """What the plan says of prices, caps, and the results that were there before."""
+    plan = meta.plan
+    if plan is None:
+        return []
+    told = [Fact("Prices", plan.price_id, note=f"price book {plan.price_book}" if plan.price_book else "")]
+    if plan.run_usd is not None:
+        asked = plan.approve_above_usd
+        note = f"to be approved above {exact(asked)} USD" if asked is not None else ""
+        told.append(Fact("Cap", f"{exact(plan.run_usd)} USD for this run", note=note))
+    elif plan.approve_above_usd is not None:
+        told.append(Fact("Approval", f"above {exact(plan.approve_above_usd)} USD"))
+    if plan.replaces is not None:
+        told.append(Fact("Replaces", plan.replaces.run_id, note=plural(plan.replaces.rows, "row")))
     return told
 
 
@@ -118,15 +124,14 @@ def _deadline(deadline: datetime | None, finished: datetime | None, now: datetim
     return Fact("Deadline", minute(deadline), instant(deadline), note.format(duration(abs(spare))), tone)
 
 
-def tiles(tables: Tables, *, priced: bool = True) -> list[Tile]:
+def tiles(tables: Tables, gained: Saving | None, *, priced: bool = True) -> list[Tile]:
     """The numbers that are looked at first. Without `priced`, amounts are not known and not told."""
     unknown = Tile("Cost", Cell("—"), "not known: no price in the job file")
     made = [*_rows(tables), _cost(tables) if priced else unknown]
-    results, run = tables.results, tables.run
-    if results and results.realtime is not None:
-        saved = results.realtime - results.batch
-        share = f"{percent(abs(saved), results.realtime)} {'below' if saved >= 0 else 'above'} real time"
-        made.append(_money("Saving" if saved >= 0 else "Extra cost", abs(saved), share))
+    run = tables.run
+    if gained and gained.realtime:
+        share = f"{percent(abs(gained.saved), gained.realtime)} {'below' if gained.saved >= 0 else 'above'} real time"
+        made.append(_money("Saving" if gained.saved >= 0 else "Extra cost", abs(gained.saved), share))
     made.append(_tokens(tables))
     if run and run.seconds_waiting is not None and run.seconds_working is not None:
         worked = f"{duration(run.seconds_working)} of our own work"
@@ -155,6 +160,8 @@ def _rows(tables: Tables) -> list[Tile]:
 def _cost(tables: Tables) -> Tile:
     run, ledger = tables.run, tables.ledger
     planned = f"planned {amounts({'USD': run.planned_cost})}" if run and run.planned_cost is not None else ""
+    if ledger is not None and ledger.unknown:
+        planned = "and more: not every price is known"
     if run and run.cost is not None:
         return _money("Cost", run.cost, planned)
     if ledger is not None:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import BinaryIO
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from lowtide.report import figures, heading, shards
+from lowtide.report import costs, figures, gauges, heading, shards
 from lowtide.report.ledger import Ledger, read_ledger
 from lowtide.report.records import ReportMeta
 from lowtide.report.results import Results, Sample, read_results
 from lowtide.report.runs import read_run
+from lowtide.report.tables import Tables, saving
 from lowtide.report.text import aware, count, instant, moment, money, shorten, visible
 from lowtide.report.timeline import timeline
 from lowtide.report.views import Cell, Lanes, words
@@ -62,37 +63,59 @@ def write_report(
 
     Raises StoreError if a stream holds no Parquet table; nothing has then been written to `out`.
     """
-    tables = heading.Tables(
+    tables = Tables(
         results=read_results(results, samples, characters, progress) if results else None,
-        ledger=read_ledger(ledger) if ledger else None,
+        ledger=read_ledger(ledger, priced=meta.priced) if ledger else None,
         run=read_run(runs, meta.run_id) if runs else None,
     )
-    page = _template().render(
+    gained = saving(tables, priced=meta.priced)
+    page = template("page.html.j2").render(
         meta=meta,
-        style=Markup(resources.files(__package__).joinpath("style.css").read_text("utf-8")),  # noqa: S704 - our own file
+        style=style(),
         state=heading.state(meta, tables),
         facts=heading.facts(meta, tables),
-        tiles=heading.tiles(tables, priced=meta.priced),
+        tiles=heading.tiles(tables, gained, priced=meta.priced),
         disagreements=heading.disagreements(meta, tables),
         generated=(instant(meta.generated_at), moment(meta.generated_at)),
         timeline=timeline(meta.shards, aware(meta.generated_at)),
         tables=tables,
+        planned=gauges.plan_gauges(meta, tables, priced=meta.priced),
+        backends=costs.backend_bars(meta, tables, gained, priced=meta.priced),
+        saved=costs.saving_strip(gained) if gained else None,
+        dearer=costs.saving_in_words(gained) if gained and gained.saved < 0 else "",
+        cache=costs.cache_strip(tables),
         **_of_results(tables.results, characters, priced=meta.priced),
-        **_of_ledger(tables.ledger, priced=meta.priced),
+        **_of_ledger(tables.ledger),
     )
     out.write(page.lstrip().encode("utf-8"))
 
 
-def _template() -> Template:
+def style() -> Markup:
+    """The style sheet of every page that we write."""
+    return Markup(_file("style.css"))  # noqa: S704 - our own file
+
+
+def template(name: str) -> Template:
+    """A template of this package: it escapes, and makes visible, whatever it prints."""
+
     def seen(value: object) -> object:
         return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     # Whatever the template prints passes through `finalize` before it is escaped, so no value can be forgotten.
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=seen, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=seen,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_file),
     )
     environment.tests |= {"lanes": lambda figure: isinstance(figure, Lanes)}
-    return environment.from_string(resources.files(__package__).joinpath("page.html.j2").read_text("utf-8"))
+    return environment.get_template(name)
+
+
+def _file(name: str) -> str:
+    return resources.files("lowtide.report").joinpath(name).read_text("utf-8")
 
 
 def _of_results(results: Results | None, characters: int, *, priced: bool) -> dict[str, object]:
@@ -108,12 +131,14 @@ def _of_results(results: Results | None, characters: int, *, priced: bool) -> di
     }
 
 
-def _of_ledger(ledger: Ledger | None, *, priced: bool) -> dict[str, object]:
+def _of_ledger(ledger: Ledger | None) -> dict[str, object]:
     if ledger is None or not ledger.entries:
-        return {"tokens": None, "waste": "", "by_shard": (), "uses": None, "kinds": None, "models": None}
+        empty = dict.fromkeys(("tokens", "wasted", "uses", "kinds", "models"))
+        return {"waste": "", "by_shard": (), **empty}
     return {
         "tokens": figures.token_strip(ledger),
-        "waste": figures.waste_sentence(ledger, priced=priced),
+        "waste": figures.waste_sentence(ledger),
+        "wasted": costs.waste_bars(ledger),
         "by_shard": tuple(filter(None, (shards.cost_columns(ledger), shards.token_columns(ledger)))),
         "uses": figures.use_table(ledger),
         "kinds": figures.kinds_table(ledger),

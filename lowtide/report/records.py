@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from lowtide.plan import RunPlan
+
 
 @dataclass(frozen=True, slots=True)
 class ShardTime:
@@ -32,7 +34,7 @@ class ReportMeta:
     `generated_at` is aware, and is taken as "now" for what has not ended. `state` is one word for where the run stands
     (`running`, `done`); "" if the runs table tells. `deadline` is used where the runs table has none. `tables` maps a
     table's name to its address, as a reader would type it. `priced` is False where no price is known, so that an
-    amount of 0 says nothing.
+    amount of 0 says nothing. `plan` is what the run was planned to be, for plan against actual.
     """
 
     job: str
@@ -44,3 +46,4 @@ class ReportMeta:
     deadline: datetime | None = None
     state: str = ""
     priced: bool = True
+    plan: RunPlan | None = None

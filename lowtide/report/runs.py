@@ -28,10 +28,15 @@ _COLUMNS = (
     "batches",
     "attempts",
     "planned_input_tokens",
+    "planned_output_tokens",
     "input_tokens",
     "output_tokens",
+    "reused_requests",
+    "twin_requests",
     "planned_cost_usd",
     "cost_usd",
+    "cost_if_realtime_usd",
+    "saved_usd",
     "started",
     "finished",
     "deadline",
@@ -44,7 +49,10 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One row of the runs table; None for what it does not say."""
+    """One row of the runs table; None for what it does not say. Amounts in USD.
+
+    `realtime` is what the work would have cost in real time, `saved` what answers of earlier runs would have cost.
+    """
 
     run_id: str | None
     statuses: dict[str, int]
@@ -59,10 +67,15 @@ class RunRecord:
     batches: int | None
     attempts: int | None
     planned_input_tokens: int | None
+    planned_output_tokens: int | None
     input_tokens: int | None
     output_tokens: int | None
+    reused_requests: int | None
+    twin_requests: int | None
     planned_cost: Decimal | None
     cost: Decimal | None
+    realtime: Decimal | None
+    saved: Decimal | None
     started: datetime | None
     finished: datetime | None
     deadline: datetime | None
@@ -116,10 +129,15 @@ def _record(row: dict[str, object]) -> RunRecord:
         batches=integer("batches"),
         attempts=integer("attempts"),
         planned_input_tokens=integer("planned_input_tokens"),
+        planned_output_tokens=integer("planned_output_tokens"),
         input_tokens=integer("input_tokens"),
         output_tokens=integer("output_tokens"),
+        reused_requests=integer("reused_requests"),
+        twin_requests=integer("twin_requests"),
         planned_cost=amount("planned_cost_usd"),
         cost=amount("cost_usd"),
+        realtime=amount("cost_if_realtime_usd"),
+        saved=amount("saved_usd"),
         started=time("started"),
         finished=time("finished"),
         deadline=time("deadline"),

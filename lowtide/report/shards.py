@@ -10,7 +10,7 @@ from itertools import pairwise
 from lowtide.report.charts import Scale, Series, scale, stacked
 from lowtide.report.ledger import TOKEN_TYPES, Ledger, ShardUse
 from lowtide.report.text import amounts, count, exact, plural
-from lowtide.report.views import Cell, Columns, Segment, Table, cash, number, table
+from lowtide.report.views import Cell, Columns, Segment, Table, number, paid, table
 
 SHARD_COLUMNS = 40
 _NOTHING = Decimal(0)
@@ -45,7 +45,7 @@ def cost_columns(ledger: Ledger) -> Columns | None:
         title=f"Cost, {currency}",
         summary=_scope(groups) + (f" The dearest is {names[dearest]} at {most}." if len(groups) > 1 else ""),
         marks=stacked(series, axis.top, horizontal=False, gap=_gap(len(groups)), label=f"Cost by shard in {currency}"),
-        ticks=tuple(_money_ticks(axis)),
+        ticks=tuple(money_ticks(axis)),
         positions=_positions(groups),
         legend=_legend(series),
         table=_cost_table(ledger, groups),
@@ -131,7 +131,8 @@ def _legend(series: Sequence[Series]) -> tuple[Segment, ...]:
     return tuple(Segment(one.role, one.name, Cell("")) for one in series if any(one.values))
 
 
-def _money_ticks(axis: Scale) -> list[str]:
+def money_ticks(axis: Scale) -> list[str]:
+    """The ticks of an axis of money, with as many decimals as its steps need."""
     step = Decimal(f"{axis.top / axis.divisions:.3g}")
     # Steps are round, so the digits that the step needs are all that any tick needs.
     return [exact(step * tick) for tick in range(axis.divisions + 1)]
@@ -158,7 +159,8 @@ def _cost_table(ledger: Ledger, groups: Sequence[_Group]) -> Table:
     body = []
     for group in _with_unshared(ledger, groups):
         whole = group.use.merged(ShardUse(cost=group.use.wasted_cost))
-        body.append([Cell(group.name), cash(group.use.cost), cash(group.use.wasted_cost), cash(whole.cost)])
+        sums = (group.use.cost, group.use.wasted_cost, whole.cost)
+        body.append([Cell(group.name), *(paid(cost, group.use.unknown) for cost in sums)])
     return table(["Shard", "Answers kept", "Waste", "All"], body)
 
 

@@ -53,6 +53,26 @@ def percent(part: int | Decimal, whole: int | Decimal) -> str:
     return f"{share.quantize(Decimal('0.1')).normalize():f} %"
 
 
+def change(now: int | Decimal, before: int | Decimal) -> str:
+    """`+12.5 %`, `-3 %`, or `±0 %`; in factors from ten on: `14 times`. "" where there is nothing to compare with."""
+    if not before:
+        return ""
+    ratio = Decimal(now) / Decimal(before)
+    if ratio >= 10:
+        return f"{ratio.quantize(Decimal(1)):,} times"
+    if ratio == 1:
+        return "±0 %"
+    share = abs(ratio - 1) * 100
+    # As many decimals as it takes to be neither nothing nor all.
+    shown = next(found for digits in range(1, 40) if (found := round(share, digits)) and (found != 100 or share == 100))
+    return f"{'+' if ratio > 1 else '-'}{shown.normalize():f} %"
+
+
+def divided(amount: Decimal, parts: int) -> Decimal:
+    """An equal part, in steps of 1e-12 like all money."""
+    return _WIDE.quantize(_WIDE.divide(amount, Decimal(parts)), Decimal("0.000000000001"))
+
+
 def add(left: Decimal, right: Decimal) -> Decimal:
     """The exact sum: the default context would round at 28 digits, and the tables hold 38."""
     return _WIDE.add(left, right)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from lowtide.report import text
 
+UNKNOWN = "not known"
 _NAME = 60
 _AMOUNT = re.compile(r"(?P<whole>-?[\d,]+)\.(?P<decimals>\d+) (?P<unit>\S+)")
 
@@ -51,6 +52,8 @@ class Strip:
     marks: Markup
     segments: tuple[Segment, ...]
     table: Table
+    title: str = ""
+    summary: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Bars:
     names: tuple[Cell, ...]
     counts: tuple[Cell, ...]
     table: Table
+    legend: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,27 @@ class Columns:
     marks: Markup
     ticks: tuple[str, ...]
     positions: tuple[str, ...]
+    legend: tuple[Segment, ...]
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """One number between what was expected of it at least and at most, on an axis of its own that begins at 0."""
+
+    name: str
+    number: Cell
+    change: str
+    note: str
+    marks: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """Several numbers beside what was expected of them."""
+
+    summary: str
+    rows: tuple[Gauge, ...]
     legend: tuple[Segment, ...]
     table: Table
 
@@ -108,6 +133,16 @@ def cash(values: Mapping[str, Decimal], *, precise: bool = True) -> Cell:
     plain = " ".join(f"{amount:f} {currency}" for currency, amount in values.items())
     shown = text.visible(text.amounts(values, precise=precise))
     return Cell(shown, text.visible(plain) or "0 USD", number=True)
+
+
+def paid(values: Mapping[str, Decimal], unknown: int) -> Cell:
+    """Money to the last digit, where `unknown` amounts are missing in the sum: said in words, and never as 0."""
+    if not unknown:
+        return cash(values)
+    known = {currency: amount for currency, amount in values.items() if amount}
+    if not known:
+        return Cell(UNKNOWN, number=True)
+    return replace(cash(known), text=f"{cash(known).text} and more")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], note: str = "") -> Table:

@@ -63,13 +63,15 @@ class Balance:
         start = first.first[cut] if cut else 0
         lines = first.lines[start:]
         moved, size = len(lines), sum(map(len, lines))
-        second.lines = [self._renumbered(line, at) for at, line in enumerate([*lines, *second.lines])]
+        second.ops = [*first.ops[start:], *second.ops]
+        whole = zip([*lines, *second.lines], second.ops, strict=True)
+        second.lines = [self._renumbered(line, op, at) for at, (line, op) in enumerate(whole)]
         second.size += size
         second.first = [
             *(at - start if at >= 0 else at for at in first.first[cut:]),
             *(at + moved if at >= 0 else at for at in second.first),
         ]
-        del first.lines[start:], first.first[cut:]
+        del first.lines[start:], first.ops[start:], first.first[cut:]
         first.size -= size
         for mine, other in zip(first.columns(), second.columns(), strict=True):
             other[:0] = mine[cut:]
@@ -80,8 +82,8 @@ class Balance:
         else:
             second.number, second.start = first.number, first.start
 
-    def _renumbered(self, line: bytes, ordinal: int) -> bytes:
-        at = self.offsets[ordinal % len(self.offsets)]
+    def _renumbered(self, line: bytes, op: int, ordinal: int) -> bytes:
+        at = self.offsets[op]
         return line[:at] + b"r%07d" % ordinal + line[at + _ORDINAL :]
 
 

@@ -20,6 +20,7 @@ from lowtide.records import DocumentBatch
 from lowtide.sharding.balancing import Balance
 from lowtide.sharding.lines import LineFormat, LineTemplate, line_template
 from lowtide.sharding.prepared import Prepared, Preparer
+from lowtide.sharding.reuse import Known
 from lowtide.sharding.shard import TOKEN_BYTES, BuiltShard, Position
 
 _STRETCH = 256
@@ -40,7 +41,9 @@ class ShardBuilder:
         salt: bytes,
         shard_records: int,
         field_names: Sequence[str] = (),
+        known: Known | None = None,
     ) -> None:
+        """`known` says which requests need not be asked; without it, all are."""
         limits = backend.limits
         self._operations = len(operations)
         self._records = max(min(shard_records, limits.records), self._operations)
@@ -60,6 +63,7 @@ class ShardBuilder:
             fields=tuple(name for name in self._fields if name in used),
             salt=salt,
             request_bytes=min(limits.request_bytes, self._bytes // self._operations),
+            known=known,
         )
 
     def build(
@@ -106,10 +110,16 @@ class ShardBuilder:
         return min((self._records - shard.records) // self._operations, 4 * self._records - shard.documents)
 
     def _add(self, shard: BuiltShard, batch: DocumentBatch, stretch: Prepared, start: int, stop: int) -> None:
-        lines = stretch.lines(self._formats, start, stop, shard.records)
-        shard.first += stretch.firsts(start, stop, shard.records, self._operations)
-        shard.lines += lines
-        shard.size += sum(map(len, lines))
+        made = stretch.lines(self._formats, start, stop, shard.records)
+        shard.first += made.firsts
+        shard.lines += made.lines
+        shard.ops += made.ops
+        shard.size += sum(map(len, made.lines))
+        known = stretch.known(start, stop)
+        shard.asked += known.asked
+        shard.twins += known.twins
+        shard.reused += known.reused
+        shard.texts += known.texts
         shard.sha256 += stretch.sha256[start:stop]
         shard.reason += stretch.reasons[start:stop]
         here = slice(stretch.start + start, stretch.start + stop)

@@ -28,7 +28,9 @@ class Position:
 class BuiltShard:
     """One shard in the making, then done. `lines` are the request lines, `index` holds a row for each document.
 
-    `files` and `behind` hold, for each document, the position behind it.
+    `ops` holds each line's operation. For each document, `asked` and `twins` hold operations as bits, `reused` the
+    operation, source and ordinal of answers that are there already, `texts` the bytes of text in its lines, and `files`
+    and `behind` the position behind it.
     """
 
     number: int
@@ -41,16 +43,20 @@ class BuiltShard:
     modified: list[datetime | None] = field(default_factory=list)
     sha256: list[str | None] = field(default_factory=list)
     first: list[int] = field(default_factory=list)
+    ops: list[int] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    twins: list[int] = field(default_factory=list)
+    reused: list[tuple[tuple[int, int, int], ...]] = field(default_factory=list)
     reason: list[str | None] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
     behind: list[int] = field(default_factory=list)
     fields: list[list[str | None]] = field(default_factory=list)
-    text_bytes: int = 0
+    texts: list[int] = field(default_factory=list)
 
     def columns(self) -> list[list[Any]]:
         """What there is an entry of for each document, and that does not depend on its place."""
         own: list[list[Any]] = [self.document_id, self.uri, self.modified, self.sha256, self.reason]
-        return [*own, self.files, self.behind, *self.fields]
+        return [*own, self.asked, self.twins, self.reused, self.texts, self.files, self.behind, *self.fields]
 
     @property
     def documents(self) -> int:
@@ -65,10 +71,16 @@ class BuiltShard:
         """Input tokens, estimated from the size."""
         return self.size // TOKEN_BYTES
 
-    def index(self, field_names: Sequence[str]) -> pa.Table:
-        """Columns document_id, document_uri, document_modified, content_sha256, first, reason, then the fields.
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of the documents' text in all lines."""
+        return sum(self.texts)
 
-        `first` is the ordinal of the document's first record, -1 where it was not readable and `reason` says why.
+    def index(self, field_names: Sequence[str]) -> pa.Table:
+        """Columns document_id, document_uri, document_modified, content_sha256, first, asked, reason, then the fields.
+
+        `first` is the ordinal of the document's first record, -1 where it has none: it was not readable, and `reason`
+        says why, or nothing is to be asked. `asked` are the operations that have a record, as bits.
         """
         columns: dict[str, pa.Array] = {
             "document_id": pa.array(self.document_id, pa.string()),
@@ -76,6 +88,7 @@ class BuiltShard:
             "document_modified": pa.array(self.modified, MOMENT),
             "content_sha256": pa.array(self.sha256, pa.string()),
             "first": pa.array(self.first, pa.int32()),
+            "asked": pa.array(self.asked, pa.int64()),
             "reason": pa.array(self.reason, pa.string()),
         }
         for name, values in zip(field_names, self.fields, strict=True):

@@ -38,7 +38,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["lines", "shards", "collect", "journal", "whole"])
+@pytest.mark.parametrize("case", ["lines", "shards", "estimates", "collect", "cache", "journal", "whole"])
 def test_each_case_measures_ours_beside_others_and_prints_its_figures(case: str, everything: Outcome) -> None:
     figures = [figure for figure in everything.figures if figure["case"] == case]
     measured = [entry for entry in everything.measurements if entry["case"] == case]

@@ -19,12 +19,13 @@ import orjson
 import pyarrow.parquet as pq
 from servers.emulators import Emulator
 
+from lowtide.budget.account import Account
 from lowtide.cli.running import exit_code
 from lowtide.connectors.assembly import assemble
 from lowtide.connectors.backends import open_backend
 from lowtide.engine import Run, drive, open_run
 from lowtide.job import load_job
-from lowtide.plan import Work
+from lowtide.plan import Candidate, Work
 from lowtide.summary import Summary, summarize
 from lowtide.windows import parse_window
 
@@ -163,7 +164,8 @@ class Scene:
         work = assemble(job, parse_window("all"))
         settings: dict[str, Any] = {"poll": timedelta(seconds=12), "grace": timedelta(seconds=120), **changes}
         settings.setdefault("backend", open_backend(job.backends[0], work.root, clock=self.clock))
-        return replace(work, **settings)
+        work = replace(work, **settings)
+        return replace(work, candidates=(Candidate(work.backend, work.price),))
 
     def open(self, *, retry: bool = False, **changes: object) -> Run:
         """The run, not advanced yet."""
@@ -215,17 +217,22 @@ class Scene:
         assert len(uris) == self.documents
         assert set(uris.values()) == {1}
         assert all(row["status_reason"] for row in ended.rows if row["status"] != "ok")
-        kept = sum(
-            (
-                row["amount"]
-                for row in ended.ledger
-                if row["kind"] == "actual" and row["waste"] not in ("lost", "duplicate")
-            ),
-            Decimal(0),
-        )
-        assert sum((row["cost_usd"] for row in ended.rows), Decimal(0)) == kept
+        self._check_money(ended)
         if expected is not None:
             assert ended.statuses == Counter(expected)
         failed = sum(ended.statuses[status] for status in ("invalid", "refused", "error"))
         assert ended.code == (code if code is not None else 4 if failed else 0)
         assert not ended.run.state.reserved
+
+    def _check_money(self, ended: Ended) -> None:
+        """Amounts are tokens times price, documents bear all of it, and nothing is left reserved."""
+        actual = [row for row in ended.ledger if row["kind"] == "actual"]
+        assert all(row["amount"] == row["quantity"] * row["unit_price"] for row in actual)
+        spent = sum((row["amount"] for row in actual), Decimal(0))
+        assert sum((row["cost_usd"] for row in ended.rows), Decimal(0)) == spent
+        store = ended.run.context.store
+        months = {info.path.split("/")[1] for info in store.list("budget/")}
+        accounts = [Account(store, month, "test").refresh() for month in sorted(months)]
+        assert not [line for account in accounts for line in account.open.values()]
+        settled = sum((line.spent for account in accounts for line in account.lines.values()), Decimal(0))
+        assert settled == spent

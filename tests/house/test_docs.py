@@ -48,8 +48,13 @@ def test_every_command_that_is_shown_exists(page: Path) -> None:
     for words in shown_commands(page):
         names = [word for word in words if not word.startswith("-")]
         options = [word.split("=")[0] for word in words if word.startswith("-")]
-        command = main.get_command(context, names[0]) if names else main
-        assert command is not None, f"{page.name}: lowtide {names[0]} is not a command"
+        command: click.Command = main
+        while names and isinstance(command, click.Group):
+            found = command.get_command(context, names[0])
+            if found is None and command.invoke_without_command:
+                break
+            assert found is not None, f"{page.name}: lowtide {names[0]} is not a command"
+            command, names = found, names[1:]
         flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
         assert set(options) <= flags | {"--help", "-h"}, f"{page.name}: lowtide {' '.join(words)}"
 

@@ -53,13 +53,13 @@ def test_an_import_against_the_stream_is_noticed(sources: Path, module: str, lin
 def test_the_layout_for_tools_follows_the_folders(sources: Path) -> None:
     link: list[str | Path] = [sys.executable, sources / "infra" / "dev" / "link_types.py", ".types"]
     run(*link, cwd=sources)
-    (sources / "lowtide" / "prices.py").unlink()
+    (sources / "lowtide" / "windows.py").unlink()
     (sources / "lowtide" / "added.py").write_text("", encoding="utf-8")
 
     run(*link, cwd=sources)
 
     layout = sources / ".types" / "lowtide"
-    assert not (layout / "prices.py").is_symlink()
+    assert not (layout / "windows.py").is_symlink()
     assert (layout / "added.py").resolve() == sources / "lowtide" / "added.py"
     assert (layout / "connectors" / "stores").resolve() == sources / "connectors" / "stores"
 

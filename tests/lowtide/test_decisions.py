@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 import msgspec
 import pytest
 
 from lowtide import events as e
+from lowtide.budget.caps import Holder, Room
 from lowtide.decisions import (
     CLOCK_SKEW,
     Build,
@@ -30,9 +31,27 @@ PRICE = Decimal("1.5")
 
 
 def rules(
-    *, live: int = 10, cap: Decimal | None = None, consistent: bool = False, grace: float = 120.0, attempts: int = 3
+    *,
+    live: int = 10,
+    cap: Decimal | None = None,
+    consistent: bool = False,
+    grace: float = 120.0,
+    attempts: int = 3,
+    rooms: tuple[Room, ...] = (),
+    held: Mapping[int, Decimal] | None = None,
+    approved: bool = True,
 ) -> Rules:
-    return Rules(attempts, grace, live, consistent, cap, lambda shard: PRICE)
+    return Rules(
+        attempts,
+        grace,
+        live,
+        consistent,
+        cap,
+        lambda shard: PRICE,
+        rooms=rooms,
+        held=held or {},
+        approved=approved,
+    )
 
 
 def decided(
@@ -94,6 +113,16 @@ def settled(shards: int, *, remaining: int = 0) -> RunState:
     for shard in range(1, shards + 1):
         state = then(state, submitting(shard), submitted(shard), *answered(shard, remaining=remaining))
     return state
+
+
+def given_up(decision: Decision) -> list[int]:
+    """The shards that all actions give up for the budget."""
+    assert all(isinstance(action, Settle) and action.reason == "budget" for action in decision.actions)
+    return [action.shard for action in decision.actions if isinstance(action, Settle)]
+
+
+def room(left: str, label: str = "cap 'team'") -> Room:
+    return Room(label, Decimal(10), Decimal(10) - Decimal(left), Decimal(0))
 
 
 def test_what_is_not_built_is_built_first() -> None:
@@ -172,8 +201,50 @@ def test_no_more_is_reserved_than_the_cap_has_left(cap: str | None, spent: str, 
 
 
 def test_a_cap_is_reached_to_the_last_decimal() -> None:
-    assert decided(built(1), cap=PRICE - Decimal("0.000000000001")).actions == (Settle(1, "budget"),)
+    assert given_up(decided(built(1), cap=PRICE - Decimal("0.000000000001"))) == [1]
     assert decided(built(1), cap=PRICE).actions == (Submit(1, PRICE),)
+
+
+@pytest.mark.parametrize(("left", "submissions"), [("4.5", 3), ("4.49", 2), ("1.5", 1), ("1.4", 0), ("-3", 0)])
+def test_no_more_is_submitted_than_the_caps_of_the_root_have_left(left: str, submissions: int) -> None:
+    decision = decided(built(3), rooms=(room("9"), room(left)))
+    assert len([action for action in decision.actions if isinstance(action, Submit)]) == submissions
+    assert decision.over_budget == decision.over_root == (submissions < 3)
+
+
+def test_what_a_shard_holds_already_it_needs_no_room_for() -> None:
+    decision = decided(built(3), rooms=(room("0.5"),), held={1: Decimal(1), 2: PRICE})
+    assert decision.actions == (Submit(1, PRICE), Submit(2, PRICE))
+    assert decided(built(3), rooms=(room("0"),), held={3: PRICE}).actions == (Submit(3, PRICE),)
+
+
+def test_the_rows_of_a_shard_that_is_given_up_say_which_cap_and_who_holds_it() -> None:
+    holder = Holder("runs/daily/2026-W47/0123456789abcdef", Decimal("0.90"))
+    full = Room("month_usd 5.00 USD of job weekly", Decimal(5), Decimal("3.80"), Decimal("0.90"), (holder,))
+    [settle] = decided(built(1), rooms=(full,), cap=Decimal(100)).actions
+    assert settle == Settle(
+        1,
+        "budget",
+        "budget: month_usd 5.00 USD of job weekly has 0.30 left (3.80 spent, 0.90 reserved by run 0123456789abcdef of "
+        "job daily, window 2026-W47; this shard may cost up to 1.50)",
+    )
+    [settle] = decided(built(1), rooms=(full,), cap=Decimal(1)).actions
+    assert isinstance(settle, Settle)
+    assert settle.detail.startswith("budget: run_usd 1.00 USD of this run has 1.00 left")
+
+
+def test_nothing_is_given_up_for_the_root_while_something_of_our_own_is_out() -> None:
+    waiting = then(built(2), submitting(1), submitted(1))
+    assert decided(waiting, rooms=(room("0"),)) == Decision((Poll(1),), over_budget=True, over_root=True)
+    assert given_up(decided(then(waiting, *answered(1)), rooms=(room("0"),))) == [2]
+
+
+def test_a_run_that_is_not_approved_waits_and_gives_nothing_up() -> None:
+    assert decided(built(2), approved=False) == Decision(())
+    assert decided(built(2), approved=False, rooms=(room("0"),), cap=Decimal(0)) == Decision(())
+    assert decided(built(2, records=0), approved=False).actions == (Settle(1, ""), Settle(2, ""))
+    cancelled = then(built(1), e.CancelRequested(at=7.0))
+    assert decided(cancelled, approved=False).actions == (Settle(1, "cancelled"),)
 
 
 def test_what_others_have_reserved_counts() -> None:
@@ -188,7 +259,7 @@ def test_shards_are_given_up_for_the_budget_only_when_nothing_can_free_any() -> 
     assert decided(waiting, cap=Decimal(2)) == Decision((Poll(1),), over_budget=True)
     done = then(waiting, *answered(1))
     assert decided(done, cap=Decimal(2)).actions == (Submit(2, PRICE),)
-    assert decided(done, cap=Decimal(2), spent=Decimal("0.51")).actions == (Settle(2, "budget"), Settle(3, "budget"))
+    assert given_up(decided(done, cap=Decimal(2), spent=Decimal("0.51"))) == [2, 3]
 
 
 def test_a_shard_that_waits_for_its_time_keeps_others_from_being_given_up() -> None:

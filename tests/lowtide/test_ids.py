@@ -17,7 +17,6 @@ def test_names_are_those_that_earlier_versions_gave() -> None:
     """Changing one of these orphans what is stored under it."""
     assert ids.document_id("s3://b/k.txt", "") == "0af6e5aeebd8640457f58afbb665949f"
     assert ids.run_id({"job": "a", "window": "all"}) == "ccb99e8456f64ef3"
-    assert ids.request_id(SHA, "v1", "m", {"t": 0}, ["x", None]) == "e09a7050d0259fd8c51233dd9aad839f"
     assert ids.token("f" * 16, "0" * 8, 12, 3) == "lt-ffffffffffffffff-00000000-s00012-a3"
     assert ids.record_id(12, SHA) == "r0000012xabababab"
     assert ids.marker(b"salt", SHA) == "68ca6f5131b19661"
@@ -62,33 +61,6 @@ def test_the_row_key_is_part_of_the_document() -> None:
 
 def test_a_name_that_is_not_utf8_still_gives_an_id() -> None:
     assert len(ids.document_id("/data/\udcff.txt", "")) == 32
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"content_sha256": "cd" * 32},
-        {"operation_version": "v2"},
-        {"model": "other"},
-        {"parameters": {"t": 1}},
-        {"fields": ["x", ""]},
-        {"fields": [None, "x"]},
-    ],
-)
-def test_everything_that_an_answer_depends_on_changes_the_request(change: dict[str, object]) -> None:
-    asked = {
-        "content_sha256": SHA,
-        "operation_version": "v1",
-        "model": "m",
-        "parameters": {"t": 0},
-        "fields": ["x", None],
-    }
-    assert ids.request_id(**asked) != ids.request_id(**(asked | change))  # type: ignore[arg-type]
-
-
-def test_the_order_of_parameters_does_not_change_the_request() -> None:
-    first = ids.request_id(SHA, "v", "m", {"a": 1, "b": 2}, [])
-    assert first == ids.request_id(SHA, "v", "m", {"b": 2, "a": 1}, [])
 
 
 def test_tokens_tell_attempts_apart_and_fit_where_they_go() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 
 import msgspec
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 from support.standins import ListedDocuments, MemoryStore, Provider, StandInBackend, work_on
 
 from lowtide import events as e
-from lowtide.ledger import entries, ledger_table, moment, spent
+from lowtide.ledger import entries, ledger_table, moment, realtime, saved, spent
+from lowtide.money import steps
 from lowtide.plan import RunPlan, list_inputs, make_plan
 from lowtide.prices import Price
 from lowtide.schemas import LEDGER
-from lowtide.states import RunState, fold
+from lowtide.shards import Phase, ShardState
+from lowtide.states import RunState, apply, fold
 
 PRICE = Price(
     "p1",
@@ -28,6 +31,13 @@ PRICE = Price(
         "cached_input": Decimal("0.000000000001"),
         "compute_second": Decimal("0.000277777778"),
     },
+)
+
+TWO_PRICES = Price(
+    "p1 batch",
+    "a list of 2026-11",
+    PRICE.per_unit,
+    Price("p1", "a list of 2026-11", {name: 2 * price + Decimal("1e-12") for name, price in PRICE.per_unit.items()}),
 )
 
 tallies = st.lists(
@@ -193,3 +203,184 @@ def test_a_line_says_where_it_comes_from(plan: RunPlan) -> None:
 
 def test_a_time_that_has_not_come_is_null() -> None:
     assert moment(0.0) is None
+
+
+def collected(*, on_demand: bool, surplus: bool = False) -> RunState:
+    """One attempt, with tokens that were kept and tokens that were not."""
+    counted = (e.Tally("input", 7), e.Tally("input", 3, "retried"), e.Tally("output", 2))
+    state = walked(
+        lambda shard: [
+            e.Submitting(at=2.0, shard=1, attempt=1, token="t", owner="o", expires=9.0, on_demand=on_demand),
+            e.Submitted(at=3.0, shard=1, attempt=1, batch_id="b1"),
+            e.Ended(at=4.0, shard=1, attempt=1, outcome="completed", provider_state="Ended"),
+            e.Collected(at=5.0, shard=1, attempt=1, remaining=0, counts={}, tallies=counted),
+        ]
+    )
+    if surplus:
+        happened = (
+            e.Surplus(at=6.0, shard=1, attempt=1, batch_id="beside", on_demand=on_demand),
+            e.Drained(at=7.0, batch_id="beside", outcome="cancelled", tallies=(e.Tally("input", 5, "duplicate"),)),
+        )
+        state = apply(state, 2, happened)
+    return state
+
+
+def walked(then: Callable[[int], list[e.AnyEvent]], **built: object) -> RunState:
+    first = msgspec.convert(
+        {
+            "at": 1.0, "shard": 1, "documents": 1, "records": 1, "size": 9, "requests": "r", "index": "i", "file": 0,
+            "document": 1, "owner": "o", **built,
+        },
+        e.ShardBuilt,
+        strict=False,
+    )  # fmt: skip
+    return fold(RunState(), [(1, (first, *then(1)))])
+
+
+def test_what_was_bought_says_what_it_would_have_cost_on_demand(plan: RunPlan) -> None:
+    state = collected(on_demand=False, surplus=True)
+    rows = [row for row in ledger_table(plan, state, TWO_PRICES).to_pylist() if row["kind"] == "actual"]
+    assert {row["waste"] for row in rows} == {None, "retried", "duplicate"}
+    for row in rows:
+        each = TWO_PRICES.of(on_demand=True).unit(row["token_type"])
+        assert (
+            row["realtime_amount"] == each * row["quantity"] == 2 * row["amount"] + row["quantity"] * Decimal("1e-12")
+        )
+    assert realtime(state, TWO_PRICES) == sum(row["realtime_amount"] for row in rows)
+
+
+@pytest.mark.parametrize("price", [PRICE, TWO_PRICES])
+def test_what_was_asked_on_demand_would_have_cost_the_same(plan: RunPlan, price: Price) -> None:
+    state = collected(on_demand=True)
+    rows = [row for row in ledger_table(plan, state, price).to_pylist() if row["kind"] == "actual"]
+    assert rows
+    assert all(row["realtime_amount"] == row["amount"] for row in rows)
+    assert {row["unit_price"] for row in rows} == {price.of(on_demand=True).unit(name) for name in ("input", "output")}
+    assert realtime(state, price) == spent(state, price)
+
+
+def test_without_a_price_on_demand_nobody_knows_what_was_spared(plan: RunPlan) -> None:
+    state = collected(on_demand=False)
+    assert {row["realtime_amount"] for row in ledger_table(plan, state, PRICE).to_pylist()} == {None}
+    assert realtime(state, PRICE) is None
+
+
+def test_only_what_was_bought_is_compared_with_real_time(plan: RunPlan) -> None:
+    state = state_with([e.Tally("input", 7)])
+    for row in ledger_table(plan, state, TWO_PRICES).to_pylist():
+        assert (row["realtime_amount"] is not None) == (row["kind"] == "actual")
+
+
+def test_answers_that_are_there_already_are_saved_and_not_spent(plan: RunPlan) -> None:
+    had_cost = [{"token_type": "input", "quantity": 11}, {"token_type": "output", "quantity": 5}]
+    had_cost.append({"token_type": "input", "quantity": 4, "waste": "retried"})
+    state = walked(lambda shard: [], records=0, reused=2, reused_rows="rows", saved=had_cost)
+    lines = [row for row in ledger_table(plan, state, TWO_PRICES).to_pylist() if row["kind"] == "saved"]
+    assert [(row["scope"], row["shard"], row["attempt"], row["batch_id"]) for row in lines] == [
+        ("shard", 1, None, None)
+    ] * 2
+    assert [(row["token_type"], row["quantity"], row["waste"]) for row in lines] == [
+        ("input", 15, None),
+        ("output", 5, None),
+    ]
+    assert [row["amount"] for row in lines] == [15 * PRICE.unit("input"), 5 * PRICE.unit("output")]
+    assert saved(state, TWO_PRICES) == sum(row["amount"] for row in lines)
+    assert spent(state, TWO_PRICES) == 0
+
+
+def test_an_amount_of_thirty_digits_is_not_rounded(plan: RunPlan) -> None:
+    price = Price("dear", "made up", {"input": Decimal("123456789.123456789012")})
+    state = state_with([e.Tally("input", 999_999_999_999_999)])
+    row = next(row for row in ledger_table(plan, state, price).to_pylist() if row["kind"] == "actual")
+    assert steps(row["amount"]) == 123456789123456789012 * 999_999_999_999_999
+    assert spent(state, price) == row["amount"]
+
+
+class Walk:
+    """A run that grows at random, event by event, by all the ways that a journal can."""
+
+    def __init__(self, draw: st.DataObject) -> None:
+        self.state = RunState()
+        self._draw = draw.draw
+        self._entry = 0
+        self._batches = 0
+
+    def _counted(self, waste: str | None = None) -> tuple[e.Tally, ...]:
+        found = self._draw(tallies)
+        return tuple(
+            found if waste is None else {t.token_type: e.Tally(t.token_type, t.quantity, waste) for t in found}.values()
+        )
+
+    def step(self) -> None:
+        """One more entry of the journal."""
+        self._entry += 1
+        self.state = apply(self.state, self._entry, [self._event(float(self._entry))])
+
+    def _event(self, at: float) -> e.AnyEvent:
+        shards = list(self.state.shards.values())
+        chosen = self._draw(st.sampled_from([None, None, *shards]))
+        if chosen is None and not self.state.build_finished and len(shards) < 3:
+            return e.ShardBuilt(
+                at=at, shard=len(shards) + 1, documents=1, records=1, size=9, requests="r", index="i", file=0,
+                document=1, owner="o", saved=self._counted(""),
+            )  # fmt: skip
+        if chosen is None:
+            open_surplus = [attempt.batch_id for attempt in self.state.surplus]
+            if open_surplus and self._draw(st.booleans()):
+                return e.Drained(
+                    at=at, batch_id=open_surplus[0], outcome="cancelled", tallies=self._counted("duplicate"),
+                    compute_seconds=self._draw(st.integers(0, 9)), region="elsewhere",
+                )  # fmt: skip
+            if not shards or self._draw(st.booleans()):
+                return e.Reopened(at=at, attempts=1, everything=self._draw(st.booleans()))
+            shard = self._draw(st.sampled_from(shards))
+            return e.Surplus(at=at, shard=shard.number, attempt=shard.attempt, batch_id=self._batch_id())
+        return self._of_shard(chosen, at)
+
+    def _of_shard(self, shard: ShardState, at: float) -> e.AnyEvent:
+        number, attempt, draw = shard.number, shard.attempt, self._draw
+        match shard.phase:
+            case Phase.BUILT:
+                reserved = draw(st.sampled_from([Decimal(0), Decimal("0.5")]))
+                return e.Submitting(
+                    at=at, shard=number, attempt=attempt, token="t", owner="o", expires=at + 9, reserved=reserved,
+                    on_demand=draw(st.booleans()),
+                )  # fmt: skip
+            case Phase.SUBMITTING:
+                if draw(st.booleans()):
+                    return e.Refused(at=at, shard=number, attempt=attempt, reason="no room")
+                beside = [b.batch_id for b in self.state.surplus if (b.shard, b.attempt) == (number, attempt)]
+                known = beside[0] if beside and draw(st.booleans()) else self._batch_id()
+                return e.Submitted(at=at, shard=number, attempt=attempt, batch_id=known)
+            case Phase.SUBMITTED:
+                return e.Ended(
+                    at=at, shard=number, attempt=attempt, outcome="expired", provider_state="Expired",
+                    compute_seconds=draw(st.integers(0, 9)), region=draw(st.sampled_from(["", "elsewhere"])),
+                )  # fmt: skip
+            case Phase.ENDED:
+                return e.Collected(
+                    at=at, shard=number, attempt=attempt, remaining=1, counts={}, tallies=self._counted()
+                )
+            case Phase.COLLECTED if draw(st.booleans()):
+                return e.Settled(at=at, shard=number, rows="rows", counts={})
+            case _:
+                return e.Retrying(at=at, shard=number, attempt=attempt + 1, requests="r", records=1, size=9)
+
+    def _batch_id(self) -> str:
+        self._batches += 1
+        return f"b{self._batches}"
+
+
+@given(st.data(), st.sampled_from([PRICE, TWO_PRICES]))
+def test_a_line_that_is_there_stays_as_it_is_while_the_run_goes_on(
+    plan: RunPlan, data: st.DataObject, price: Price
+) -> None:
+    walk = Walk(data)
+    before: dict[str, object] = {}
+    for _ in range(data.draw(st.integers(1, 40))):
+        walk.step()
+        rows = ledger_table(plan, walk.state, price).to_pylist()
+        now = {row["entry_id"]: row for row in rows}
+        assert len(now) == len(rows)
+        assert {name: now.get(name) for name in before} == before
+        before = now

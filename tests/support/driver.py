@@ -32,6 +32,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from support.standins import ListedDocuments, echo_operation
 from support.world import WatchedStore
 
+from lowtide.budget.caps import Cap
 from lowtide.connectors.stores.local import LocalStore
 from lowtide.engine import drive, open_run
 from lowtide.operations import Operation
@@ -50,21 +51,27 @@ SECONDS = 60
 
 
 class Command(msgspec.Struct, frozen=True):
-    """What a child is to do. It kills itself at point number `die_at`, 0 for never."""
+    """What a child is to do. It kills itself at point number `die_at`, 0 for never.
+
+    `month_usd` is a cap of the root, over all jobs; "" for none.
+    """
 
     root: str
     provider: str
     die_at: int = 0
     consistent: bool = True
+    job: str = "test"
+    month_usd: str = ""
 
 
-def work(root: Path, provider: Path, hook: Callable[[str], None], *, consistent: bool) -> Work:
+def work(command: Command, hook: Callable[[str], None]) -> Work:
     """The job, its store and its provider on the disk."""
+    root, provider, usd = Path(command.root), Path(command.provider), command.month_usd
     return Work(
-        job="test",
+        job=command.job,
         window=Window("all", None, None),
         operations=OPERATIONS,
-        backend=FileBackend(provider, hook, consistent=consistent),
+        backend=FileBackend(provider, hook, consistent=command.consistent),
         documents=ListedDocuments(TEXTS),
         # kill -9 loses nothing that the kernel has been given, so nothing need be flushed to the disk.
         root=WatchedStore(LocalStore(root, sync="none"), hook),
@@ -73,6 +80,7 @@ def work(root: Path, provider: Path, hook: Callable[[str], None], *, consistent:
         shard_records=8,
         attempts=2,
         grace=timedelta(seconds=2 * LAG),
+        caps=(Cap("everything", Decimal(usd), "the test"),) if usd else (),
     )
 
 
@@ -232,8 +240,7 @@ def carry_out(command: Command) -> int:
         if points == command.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    job = work(Path(command.root), Path(command.provider), point, consistent=command.consistent)
-    drive(open_run(job), poll=0.003)
+    drive(open_run(work(command, point)), poll=0.003)
     return points
 
 

@@ -275,7 +275,9 @@ def echo_operation(name: str = "echo") -> Operation:
             return Invalid("not JSON")
         return Output(text=said["echo"], document=text)
 
-    return Operation("prompt", name, "Say it again.", Template.parse("{{ marker }} {{ text }}"), validate)
+    # Two operations of other names ask other things: what is the same question is asked once.
+    task = f"Say it again, as {name}."
+    return Operation("prompt", name, task, Template.parse("{{ marker }} {{ text }}"), validate)
 
 
 def work_on(

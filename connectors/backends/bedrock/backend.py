@@ -94,7 +94,7 @@ class Backend:
     @cached_property
     def limits(self) -> Limits:
         """The account's quotas where Service Quotas tells them in ten seconds, else Bedrock's defaults."""
-        return self._quotas[0].limits(self._known)
+        return self._quotas[0].limits(self._known, self._spec.timeout_hours)
 
     @cached_property
     def _quotas(self) -> tuple[Quotas, bool]:

@@ -48,8 +48,8 @@ class Quotas:
     minimum: int = 100
     live: int = 20
 
-    def limits(self, model: Model) -> Limits:
-        """The limits of a batch, which is one file."""
+    def limits(self, model: Model, timeout_hours: int = 24) -> Limits:
+        """The limits of a batch, which is one file. Bedrock gives a job up after so many hours."""
         size = min(self.file, self.job)
         request = min(max(model.context * _BYTES_PER_TOKEN, _LEAST_REQUEST), _LARGEST_REQUEST, size)
         return Limits(
@@ -58,6 +58,7 @@ class Quotas:
             request_bytes=request,
             live_batches=self.live,
             minimum_records=min(self.minimum, self.records),
+            turnaround_seconds=timeout_hours * 3600.0,
         )
 
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 KEPT_DAYS = 30
 """Days after its end for which a batch stays on disk: as long as the output files of OpenAI's batches."""
 
+_RECORDS_PER_SECOND = {"tfidf": 200.0, "minilm": 7.0}
+"""Summaries that one core makes, about, of documents of 12 kB: measured on READMEs of installed packages, 2026-11."""
+
 _CHUNK = 1 << 20
 _BATCH_ID = re.compile(r"local-[0-9a-f]{20}")
 _HEEDED = {"summarize": ("words",), "classify": ("labels",)}
@@ -83,6 +86,7 @@ class LocalBackend:
             live_batches=workers or _cores(),
             consistent_lookup=True,
             poll_seconds=1.0,
+            records_per_second=_RECORDS_PER_SECOND[self._engine.kind] * (workers or _cores()),
         )
 
     @cached_property

@@ -29,13 +29,14 @@ def open_openai(
     *,
     environ: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    keyed: bool = True,
 ) -> Backend:
-    """The backend that a job file describes under `openai-batch`. Calls nobody yet.
+    """The backend that a job file describes under `openai-batch`. Calls nobody yet, and never if not `keyed`.
 
     The key is OPENAI_API_KEY, the address OPENAI_BASE_URL unless the job file names one; `environ` goes before the
     process's environment. Raises ConfigError.
     """
-    place = Place("", spec.model, openai_account(spec.base_url, environ))
+    place = Place("", spec.model, openai_account(spec.base_url, environ, keyed=keyed))
     return _backend(spec, [place], spec.call, clock=clock)
 
 
@@ -45,8 +46,9 @@ def open_azure(
     environ: Mapping[str, str] | None = None,
     tokens: Callable[[], str] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    keyed: bool = True,
 ) -> Backend:
-    """The backend that a job file describes under `azure-batch`. Calls nobody yet.
+    """The backend that a job file describes under `azure-batch`. Calls nobody yet, and never if not `keyed`.
 
     The key is AZURE_OPENAI_API_KEY, the address AZURE_OPENAI_ENDPOINT unless the job file names one; `environ` goes
     before the process's environment. With `auth: entra`, `tokens` takes the place of the environment's identity. Raises
@@ -73,6 +75,7 @@ def open_azure(
                 environ=environ,
                 tokens=tokens,
                 where=_deployment_field(at),
+                keyed=keyed,
             ),
         )
         for at, (region, deployment, endpoint) in enumerate(wanted)

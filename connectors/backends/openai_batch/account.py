@@ -50,13 +50,13 @@ class Account:
         return self.key if isinstance(self.key, str) else ""
 
 
-def openai_account(base_url: str | None, environ: Mapping[str, str] | None) -> Account:
-    """OpenAI's, or that of a server that speaks the same. Raises ConfigError without OPENAI_API_KEY."""
+def openai_account(base_url: str | None, environ: Mapping[str, str] | None, *, keyed: bool = True) -> Account:
+    """OpenAI's, or that of a server that speaks the same. Raises ConfigError without OPENAI_API_KEY, if `keyed`."""
     env = {**os.environ, **(environ or {})}
     return Account(
         service=OPENAI,
         base_url=_url(base_url or env.get("OPENAI_BASE_URL") or OPENAI_URL, "backends[0].openai-batch.base_url"),
-        key=_key(env, "OPENAI_API_KEY", "openai-batch"),
+        key=_key(env, "OPENAI_API_KEY", "openai-batch", needed=keyed),
         credentials="OPENAI_API_KEY",
         permission=_OPENAI_PERMISSION,
         organization=env.get("OPENAI_ORG_ID") or None,
@@ -73,12 +73,13 @@ def azure_account(
     environ: Mapping[str, str] | None,
     tokens: Callable[[], str] | None = None,
     where: str = "backends[0].azure-batch",
+    keyed: bool = True,
 ) -> Account:
     """An Azure OpenAI resource's. `where` names its place in the job file, for messages.
 
     The key is AZURE_OPENAI_API_KEY_<REGION> (in capitals, with _ for what is no letter or digit), else
-    AZURE_OPENAI_API_KEY; with `auth` entra, tokens are those of the environment's identity, or of `tokens`. Raises
-    ConfigError, or MissingExtra where azure-identity is needed and not installed.
+    AZURE_OPENAI_API_KEY, and may be missing unless `keyed`; with `auth` entra, tokens are those of the environment's
+    identity, or of `tokens`. Raises ConfigError, or MissingExtra where azure-identity is needed and not installed.
     """
     env = {**os.environ, **(environ or {})}
     address = endpoint or env.get("AZURE_OPENAI_ENDPOINT")
@@ -97,7 +98,7 @@ def azure_account(
     else:
         own = f"AZURE_OPENAI_API_KEY_{re.sub('[^A-Z0-9]', '_', region.upper())}" if region else ""
         credentials = own if own and env.get(own) else "AZURE_OPENAI_API_KEY"
-        key = _key(env, credentials, "azure-batch")
+        key = _key(env, credentials, "azure-batch", needed=keyed)
     return Account(
         service=AZURE,
         base_url=f"{base}/openai/v1" if api == "v1" else f"{base}/openai",
@@ -121,8 +122,10 @@ def _url(address: str, where: str) -> str:
     return address.strip().rstrip("/")
 
 
-def _key(env: Mapping[str, str], name: str, backend: str) -> str:
+def _key(env: Mapping[str, str], name: str, backend: str, *, needed: bool) -> str:
     key = (env.get(name) or "").strip()
+    if not key and not needed:
+        return key
     if not key:
         raise ConfigError(f"{backend} needs a key: set the environment variable {name}")
     if not key.isascii() or not key.isprintable():

@@ -22,6 +22,9 @@ MEGABYTE = 1_000_000
 WINDOW: Final = "24h"
 """The only completion window that there is (S)."""
 
+WINDOW_SECONDS: Final = 86_400.0
+"""The same: OpenAI's batches expire then (D); Azure's aim at it, and may go on beyond it (D)."""
+
 _DAY = 86_400
 
 
@@ -158,4 +161,5 @@ def limits_of(
         request_bytes=min(room, context * _BYTES_PER_TOKEN),
         live_batches=service.live_batches,
         tokens=tokens,
+        turnaround_seconds=WINDOW_SECONDS,
     )

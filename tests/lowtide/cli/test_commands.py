@@ -14,9 +14,6 @@ from support.command import Bench, write_documents
 from lowtide.cli import main
 from lowtide.cli.setup import Check, _lines
 from lowtide.cli.views import usd
-from lowtide.connectors.assembly import _price
-from lowtide.errors import ConfigError
-from lowtide.job import load_job
 
 ROWS = """
 version: 1
@@ -24,7 +21,6 @@ name: tides
 source: {uri: ./documents/*.jsonl, text: TEXT, id: key, fields: [key]}
 operations: [{summarize: {words: 20}}]
 backends: [{local: {model: tfidf}}]
-budget: {month_usd: 300}
 output: {root: ./out}
 """
 ASKED = """
@@ -81,14 +77,6 @@ def test_a_run_that_could_ask_nothing_is_no_success_the_first_time_or_the_second
     assert [rows.run().returncode for _ in range(2)] == [0, 3]
 
 
-def test_a_cap_that_nothing_stops_at_is_told(rows: Bench) -> None:
-    for command in (["plan"], ["run", "--direct"]):
-        said = rows.lowtide(command[0], str(rows.job), *command[1:]).stderr
-        assert "note: budget.month_usd is not enforced in this version" in said
-    rows.job.write_text(rows.job.read_text().replace("month_usd: 300", ""))
-    assert "month_usd" not in rows.lowtide("plan", str(rows.job)).stderr
-
-
 def test_show_says_how_to_begin_and_names_rows_by_their_key(rows: Bench) -> None:
     rows.job.write_text(rows.job.read_text().replace("bodi", "body"))
     for command in ("show", "report", "status"):
@@ -101,8 +89,6 @@ def test_show_says_how_to_begin_and_names_rows_by_their_key(rows: Bench) -> None
 
 def test_a_run_with_failed_rows_says_why_and_what_to_do_and_the_same_again_does_too(asking: Asking) -> None:
     bench = asking()
-    planned = bench.lowtide("plan", str(bench.job)).stdout
-    assert "cost       not known: no price in the job file\n" in planned
     for _ in range(2):
         ended = bench.run()
         assert ended.returncode == 4, ended.stderr
@@ -110,11 +96,7 @@ def test_a_run_with_failed_rows_says_why_and_what_to_do_and_the_same_again_does_
         assert why.startswith("why        1 error: ")
         assert len(why) <= 80
         assert f"next       lowtide show {bench.job} --status error\n" in ended.stdout
-        assert "0.0000 USD" not in ended.stdout
-        assert "not known: no price in the job file, openai-batch" in ended.stdout
     assert "Nothing new, nothing bought" in ended.stderr
-    page = bench.lowtide("report", str(bench.job), "--out", "-").stdout
-    assert "not known: no price in the job file" in page
 
 
 def test_rows_that_the_budget_left_out_are_not_said_to_have_been_asked(asking: Asking) -> None:
@@ -168,15 +150,3 @@ def test_a_finding_is_wrapped_at_words_under_its_own_column(monkeypatch: pytest.
     assert " ".join(" ".join(lines).split()[3:]) == found.strip()
     marks = [next(_lines(Check("a", ok, "b"), 1, 80))[:4] for ok in (True, False)]
     assert marks == ["ok  ", "fail"]
-
-
-def test_a_budget_without_prices_names_each_missing_key(tmp_path: Path) -> None:
-    job = tmp_path / "job.yaml"
-    backend = "bedrock: {model: m, role_arn: r, price: {input: 1, output: 2}}"
-    job.write_text(ASKED.replace("openai-batch: {model: gpt-4o-mini PRICE}", backend).replace("<BUDGET>", "run_usd: 1"))
-    with pytest.raises(ConfigError) as refused:
-        _price(load_job(job))
-    assert str(refused.value) == (
-        "backends[0].bedrock.on_demand_price: missing; budget.run_usd cannot be kept without it: set USD for a million "
-        "tokens, such as on_demand_price: {input: 0.15, output: 0.60}"
-    )

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lowtide import ids
-from lowtide.collecting.publish import write_results
+from lowtide.collecting.publish import Rows, write_results
 from lowtide.collecting.rows import money, write_rows
-from lowtide.schemas import MOMENT, RESULT_COLUMNS, results_schema
+from lowtide.schemas import MOMENT, MONEY, RESULT_COLUMNS, results_schema
 
 OPERATIONS = {
     "operation": ["summary", "topic"],
@@ -35,8 +35,6 @@ CONSTANTS: dict[str, object] = {
     "window_end": datetime(2026, 11, 2, tzinfo=UTC),
     "model": "m",
     "backend": "b",
-    "cost_if_realtime_usd": None,
-    "cached": False,
 }
 
 
@@ -67,6 +65,8 @@ def shard_rows(documents: list[int]) -> pa.Table:
             "cached_tokens": pa.array([0] * count, pa.int64()),
             "cost_usd": money(np.array(numbers, dtype=np.int64) * 1_000_003),
             "cost_usd_float": pa.array([number * 1.000003e-6 for number in numbers], pa.float64()),
+            "cost_if_realtime_usd": pa.nulls(count, MONEY),
+            "cached": pa.array([False] * count),
             "attempts": pa.array([1] * count, pa.int32()),
             "requested_at": pa.nulls(count, MOMENT),
             "answered_at": pa.nulls(count, MOMENT),
@@ -82,8 +82,8 @@ def opened(table: pa.Table) -> Callable[[], BinaryIO]:
 
 
 def published(shards: list[pa.Table], out: Path, **more: object) -> pa.Table:
-    rows = write_results(
-        [opened(shard) for shard in shards],
+    written = write_results(
+        [Rows(opened(shard)) for shard in shards],
         out,
         total=sum(map(len, shards)),
         fields=("customer",),
@@ -93,7 +93,7 @@ def published(shards: list[pa.Table], out: Path, **more: object) -> pa.Table:
         **more,  # type: ignore[arg-type]
     )
     table = pq.read_table(out)
-    assert rows == len(table)
+    assert written.rows == len(table) == sum(written.counts.values())
     return table
 
 
@@ -159,7 +159,7 @@ _MEASURE = """
 import io, resource, sys, tempfile
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from lowtide.collecting.publish import write_results
+from lowtide.collecting.publish import Rows, write_results
 from lowtide.collecting.rows import write_rows
 import importlib.util
 spec = importlib.util.spec_from_file_location("shards", {here!r})
@@ -171,7 +171,8 @@ for shard in range(count):
     with (folder / str(shard)).open("wb") as out:
         write_rows(shards.shard_rows(list(range(shard * 5000, shard * 5000 + 5000))), out)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-write_results([lambda shard=shard: (folder / str(shard)).open("rb") for shard in range(count)], folder / "results",
+sources = [Rows(lambda shard=shard: (folder / str(shard)).open("rb")) for shard in range(count)]
+write_results(sources, folder / "results",
     total=count * 10000, fields=("customer",), constants=shards.CONSTANTS, by_operation=shards.OPERATIONS,
     metadata={{}})
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

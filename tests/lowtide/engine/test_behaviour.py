@@ -186,7 +186,10 @@ def test_nothing_is_submitted_beyond_the_cap() -> None:
     progress = finish(run)
     assert progress.done
     assert statuses(store) == {"ok": 2, "skipped": 4}
-    assert {row["status_reason"] for row in results(store) if row["status"] == "skipped"} == {"budget"}
+    assert {row["status_reason"] for row in results(store) if row["status"] == "skipped"} == {
+        f"budget: run_usd {reserve} USD of this run has {reserve - Decimal('0.000028')} left "
+        f"(0.000028 spent; this shard may cost up to {reserve})"
+    }
     raised = open_run(replace(capped, run_usd=Decimal(100)))
     assert finish(raised).done
     assert statuses(store) == {"ok": 6}

@@ -45,7 +45,8 @@ def test_a_superseded_run_goes_on_when_its_documents_are_back() -> None:
 def test_a_run_that_was_cut_short_leaves_a_complete_table_to_its_readers() -> None:
     store, provider = MemoryStore(), Provider()
     assert finish(open_run(work_on(store, StandInBackend(provider), ListedDocuments(TEXTS)))).done
-    work = work_on(store, StandInBackend(provider, instantly=False), ListedDocuments(OTHER))
+    others = {uri: "another text" if uri == "d0" else f"another {text}" for uri, text in TEXTS.items()}
+    work = work_on(store, StandInBackend(provider, instantly=False), ListedDocuments(others))
     second = open_run(work)
     second.advance()
     second.context.journal.append(CancelRequested(at=second.context.clock()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,12 +15,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
+from lowtide.plan import PlannedDocuments, PlannedOption, PlannedReplacement, Range, RunPlan
 from lowtide.report import ReportMeta, ShardTime, write_report
 from lowtide.schemas import LEDGER, RUNS, results_schema
 
-CHROMIUMS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 START = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
 RESULTS = results_schema(["customer", "lang"])
 Row = Mapping[str, object]
@@ -162,6 +160,97 @@ class Tables:
         run |= {status: statuses.count(status) for status in ("ok", "invalid", "refused", "error", "skipped")}
         return {"results": self.results(made), "ledger": self.ledger(entries), "runs": self.runs([run])}
 
+    def a_compared_week(self, rows: int = 6_000, shards: int = 12) -> dict[str, io.BytesIO]:
+        """The same week with all that newer tables say: real time, the cache, what was planned of output."""
+        made = self.a_week(rows, shards)
+        entries = pq.read_table(made["ledger"]).to_pylist()
+        for entry in entries:
+            if entry["kind"] == "actual":
+                entry["realtime_amount"] = 2 * entry["amount"]
+        entries += [
+            dict(self._priced(1, "input", 1_440_000, "0.0000005", None)) | {"kind": "saved", "scope": "run"},
+            dict(self._priced(1, "output", 210_000, "0.0000025", None)) | {"kind": "saved", "scope": "run"},
+        ]
+        actual = [entry for entry in entries if entry["kind"] == "actual"]
+        [run] = pq.read_table(made["runs"]).to_pylist()
+        run |= {
+            "backend": "bedrock",
+            "model": "claude-haiku-4-5-20251001",
+            "requests": rows - 540,
+            "reused_requests": 480,
+            "twin_requests": 60,
+            "planned_input_tokens": 60_000_000,
+            "planned_output_tokens": 9_000_000,
+            "input_tokens": sum(one["quantity"] for one in actual if "input" in one["token_type"]),
+            "output_tokens": sum(one["quantity"] for one in actual if one["token_type"] == "output"),
+            "cost_if_realtime_usd": sum(one["realtime_amount"] for one in actual if not one["waste"]),
+            "saved_usd": sum(one["amount"] for one in entries if one["kind"] == "saved"),
+        }
+        return made | {"ledger": self.ledger(entries), "runs": self.runs([run])}
+
+    def plan(self, **values: object) -> RunPlan:
+        """What that week was planned to be, with three backends to choose from."""
+
+        def option(backend: str, model: str, usd: str, hours: float, **more: object) -> PlannedOption:
+            cost = Decimal(usd)
+            known: dict[str, object] = {
+                "backend": backend,
+                "model": model,
+                "region": "eu-central-1",
+                "price_id": f"{model} batch",
+                "input_tokens": Range(52_000_000, 60_000_000, 69_000_000),
+                "output_tokens": Range(7_600_000, 9_000_000, 11_200_000),
+                "cost_low_usd": cost * Decimal("0.86"),
+                "cost_usd": cost,
+                "cost_high_usd": cost * Decimal("1.19"),
+                "realtime_usd": 2 * cost,
+                "shards": 12,
+                "finish": (START + timedelta(hours=hours)).timestamp(),
+                "finish_basis": "earlier runs",
+                "fits_deadline": hours <= 24,
+                "basis": "calibrated",
+            }
+            return PlannedOption(**(known | more))  # type: ignore[arg-type]
+
+        known: dict[str, object] = {
+            "run_id": "run-1",
+            "nonce": "0a1b2c3d",
+            "job": "support-tickets",
+            "window": "2026-W47",
+            "window_start": START - timedelta(days=7),
+            "window_end": START,
+            "created_at": START.timestamp(),
+            "files": 2_000,
+            "bytes": 8_000_000,
+            "inputs_sha256": "0" * 64,
+            "operations": (),
+            "backend": "bedrock",
+            "provider": "aws",
+            "region": "eu-central-1",
+            "model": "claude-haiku-4-5-20251001",
+            "parameters": {},
+            "fields": (),
+            "shard_records": 500,
+            "attempts": 3,
+            "deadline": (START + timedelta(hours=24)).timestamp(),
+            "run_usd": Decimal(100),
+            "input_tokens": 60_000_000,
+            "output_tokens": 9_000_000,
+            "cost_usd": Decimal("61.20"),
+            "price_id": "claude-haiku-4-5 batch",
+            "tags": {},
+            "price_book": "2026-11-20 3f9a12",
+            "documents": PlannedDocuments(True, 2_000, 2_000, 1_700, 260, 40, 3, 5_460, 480, 60, 8_000_000),
+            "options": (
+                option("bedrock", "claude-haiku-4-5-20251001", "61.20", 4, chosen=True),
+                option("azure-batch", "gpt-5.4-mini", "74.85", 9, why_not="22 % dearer"),
+                option("spot", "qwen3-8b", "40.10", 31, why_not="would be done 7 h after the deadline"),
+            ),
+            "replaces": PlannedReplacement("run-0", 5_880, (START - timedelta(days=1)).timestamp()),
+            "approve_above_usd": Decimal(80),
+        }
+        return RunPlan(**(known | values))  # type: ignore[arg-type]
+
     def _week_rows(self, rows: int, dice: random.Random) -> Iterator[Row]:
         labels = ("billing", "bug", "how-to", "feature request", "account access", "spam")
         failures = {
@@ -230,24 +319,3 @@ def _noise(rows: int, characters: int, dice: random.Random) -> list[str]:
 @pytest.fixture(scope="session")
 def tables() -> Tables:
     return Tables()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
-    with sync_playwright() as playwright:
-        found = next(filter(os.path.exists, (*CHROMIUMS, playwright.chromium.executable_path)), None)
-        if found is None:
-            pytest.skip("no Chromium here: apt-get install --no-install-recommends chromium")
-        running = playwright.chromium.launch(executable_path=found, args=flags)
-        yield running
-        running.close()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from conftest import Tables
 
 Scheme = Literal["light", "dark"]
-SIZES = {"desktop": (1280, 900), "tablet": (680, 900), "phone": (390, 844)}
+SIZES = {"desktop": (1280, 900), "tablet": (680, 900), "phone": (360, 800)}
 BAD = "<script>alert(1)</script></svg></title><img src=x onerror=alert(2)>\u202ejavascript:alert(3)//'\"><a href=http://x.test>x"
 
 # Every element that directly holds visible text, with its colour, size, weight and the nearest opaque background.
@@ -114,6 +114,11 @@ def hostile(tables: Tables) -> str:
 
 def week(tables: Tables, shards: int = 12) -> str:
     return tables.page(**tables.a_week(shards=shards), shards=tables.shard_times(shards), tables={"results": "s3://x"})
+
+
+def compared(tables: Tables, shards: int = 12) -> str:
+    """The week with a plan, prices in real time and a cache."""
+    return tables.page(**tables.a_compared_week(shards=shards), shards=tables.shard_times(shards), plan=tables.plan())
 
 
 def luminance(colour: str) -> float:
@@ -253,7 +258,7 @@ def test_ticks_do_not_run_into_each_other(browser: Browser, tables: Tables, tmp_
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_marks_stand_out(browser: Browser, tables: Tables, tmp_path: Path, scheme: Scheme) -> None:
-    for number, text in enumerate((week(tables), tables.page(), hostile(tables))):
+    for number, text in enumerate((compared(tables), week(tables), tables.page(), hostile(tables))):
         with opened(browser, tmp_path / f"{number}.html", text, scheme=scheme) as (page, _):
             for summary in page.locator("summary").all():
                 summary.click()
@@ -273,10 +278,15 @@ def test_dark_is_dark(browser: Browser, tables: Tables, tmp_path: Path) -> None:
 
 
 def test_every_chart_has_a_name_and_a_table(browser: Browser, tables: Tables, tmp_path: Path) -> None:
-    with opened(browser, tmp_path / "report.html", week(tables)) as (page, _):
-        assert page.locator("figure").count() == 6
+    with opened(browser, tmp_path / "report.html", compared(tables)) as (page, _):
+        drawn = page.locator("figure").evaluate_all("figures => figures.map(one => one.dataset.figure)")
+        assert sorted(drawn) == sorted(
+            ("statuses", "labels", "plan", "backends", "saving", "cache", "cost", "tokens", "lanes", "tokens", "waste")
+        )
         for figure in page.locator("figure").all():
-            assert figure.locator("svg[role=img]").get_attribute("aria-label")
+            for picture in figure.locator("svg[role=img]").all():
+                assert picture.get_attribute("aria-label")
+            assert figure.locator("svg[role=img]").count() > 0
             assert figure.locator("details table tbody tr").count() > 0
         levels = page.locator("h1, h2, h3").evaluate_all("heads => heads.map(head => +head.tagName[1])")
         assert levels[0] == 1
@@ -290,3 +300,39 @@ def test_it_prints_on_white_without_the_closed_tables(browser: Browser, tables: 
         assert page.locator("summary").first.is_hidden()
         assert page.locator('[data-figure="statuses"] .key').is_visible()
         assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_pictures_of_money_fit(browser: Browser, tables: Tables, tmp_path: Path, size: str) -> None:
+    long = tables.plan(price_id="p" * 300, price_book="b" * 300)
+    pages = (compared(tables), tables.page(**tables.a_compared_week(), plan=long))
+    for text in pages:
+        with opened(browser, tmp_path / "report.html", text, size) as (page, seen):
+            for summary in page.locator("summary").all():
+                summary.click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+            assert page.evaluate(WIDE) == []
+            assert (seen.requests, seen.messages) == ([], [])
+
+
+def test_a_gauge_marks_what_came_out_where_it_belongs(browser: Browser, tables: Tables, tmp_path: Path) -> None:
+    with opened(browser, tmp_path / "report.html", compared(tables)) as (page, _):
+        gauge = page.locator('[data-figure="plan"] li', has_text="Cost")
+        actual = Decimal((gauge.locator("data").get_attribute("value") or "").removesuffix(" USD"))
+        low, expected, high = Decimal("61.20") * Decimal("0.86"), Decimal("61.20"), Decimal("61.20") * Decimal("1.19")
+        left, middle, right, place = gauge.locator(".track").evaluate("""track => {
+          const box = role => track.querySelector(`.s-${role} rect`).getBoundingClientRect();
+          const start = track.getBoundingClientRect().left, centre = role => box(role).left + box(role).width / 2;
+          const places = [box('planned').left, centre('expected'), box('planned').right, centre('actual')];
+          return places.map(place => place - start);
+        }""")
+        for found, value in ((left, low), (middle, expected), (place, actual)):
+            assert found / right == pytest.approx(float(value / high), abs=0.01)
+
+
+def test_pictures_of_money_print(browser: Browser, tables: Tables, tmp_path: Path) -> None:
+    with opened(browser, tmp_path / "report.html", compared(tables), scheme="dark") as (page, _):
+        page.emulate_media(media="print")
+        for name in ("plan", "backends", "saving", "cache", "waste"):
+            assert page.locator(f'[data-figure="{name}"] svg').first.is_visible()
+        assert [one for one in page.evaluate(MARKS) if contrast(one) < 3] == []

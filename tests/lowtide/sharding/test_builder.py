@@ -337,6 +337,7 @@ def test_the_index_can_be_read_back() -> None:
         "document_modified": MODIFIED,
         "content_sha256": hashlib.sha256(b"one").hexdigest(),
         "first": 0,
+        "asked": 3,
         "reason": None,
         "field:customer": "x",
     }

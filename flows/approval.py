@@ -1,0 +1,115 @@
+"""Asking on Prefect's pages whether a run may spend what it is expected to cost.
+
+The answer goes into the run's journal, as that of `lowtide approve` does; either ends the pause.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from prefect.exceptions import FlowPauseTimeout, NotPausedError
+from prefect.flow_runs import pause_flow_run, resume_flow_run
+from prefect.input import RunInput
+from prefect.runtime import deployment, flow_run
+
+from lowtide.budget.approval import approve, awaits_approval
+from lowtide.engine.run import Run
+from lowtide.errors import LowtideError
+from lowtide.journal import Journal
+
+LOOK_SECONDS = 3.0
+"""Between two looks at the page, and at the journal."""
+
+_LATE_SECONDS = 60
+"""After its time, Prefect fails a run that is paused. We end the pause ourselves before that."""
+
+_LOG = logging.getLogger("lowtide.flows")
+
+
+class Approval(RunInput):
+    """What the page asks."""
+
+    approve: bool = False
+
+
+def asks_here(run: Run) -> bool:
+    """Whether there is something to approve, and a page for it that somebody looks at: that of a deployment."""
+    return run.awaits_approval and deployment.id is not None
+
+
+def ask(run: Run, wait: float) -> bool:
+    """Pause the flow run until the run is approved, there or elsewhere; False if it is not in `wait` seconds.
+
+    Where Prefect cannot pause, nothing is asked; then True, too: the run itself goes on waiting.
+    """
+    # Batches of earlier runs are stopped before anybody is waited for.
+    run.advance()
+    journal = Journal(run.context.store, run.plan.prefix, run.context.owner)
+    asked = Approval.with_initial_data(description=_question(run))
+    try:
+        with _ended_elsewhere(run, journal, wait):
+            answer = pause_flow_run(
+                wait_for_input=asked, timeout=int(wait) + _LATE_SECONDS, poll_interval=int(LOOK_SECONDS)
+            )
+        if answer.approve:
+            approve(run.context.journal, run.plan, by="somebody on Prefect's pages", at=run.context.clock())
+    except FlowPauseTimeout:
+        return False
+    except LowtideError:
+        raise
+    except Exception as error:
+        _LOG.warning("Prefect could not ask for approval: %s", type(error).__name__)
+        return True
+    run.refresh()
+    return not run.awaits_approval
+
+
+def _question(run: Run) -> str:
+    plan, root = run.plan, run.context.store.uri
+    return "\n".join(
+        [
+            f"## Job {plan.job}, window {plan.window}",
+            "",
+            f"This run is expected to cost **{plan.cost_usd:,.2f} USD** at {plan.backend}, model {plan.model}. "
+            f"The job asks before it spends more than {plan.approve_above_usd:,.2f} USD.",
+            "",
+            f"Switch *approve* on and resume, or type `lowtide approve {root}/{plan.prefix}`. "
+            "Without an answer nothing is spent, and the next flow run asks again.",
+        ]
+    )
+
+
+@contextmanager
+def _ended_elsewhere(run: Run, journal: Journal, wait: float) -> Iterator[None]:
+    """While the flow run is paused, a thread that resumes it once the run is approved elsewhere, or time is up."""
+    over = threading.Event()
+    until = time.monotonic() + wait
+    paused = UUID(str(flow_run.id))
+
+    def watch() -> None:
+        while not over.wait(min(LOOK_SECONDS, max(until - time.monotonic(), 0.1))):
+            try:
+                approved = not awaits_approval(run.plan, journal.refresh())
+                if approved or time.monotonic() >= until:
+                    resume_flow_run(paused, run_input={"approve": approved})
+                    return
+            except NotPausedError:
+                # Not yet, or not any more: then `over` ends this.
+                continue
+            except Exception as error:
+                _LOG.warning("the pause could not be ended: %s", type(error).__name__)
+
+    # Prefect's settings are in the context of the thread that the flow runs in.
+    watcher = threading.Thread(target=contextvars.copy_context().run, args=(watch,), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join(LOOK_SECONDS)

@@ -1,0 +1,272 @@
+"""`ledger`: what all runs of a root have cost, and the same for the tools that know the bills of clouds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, Literal, ParamSpec, TypeVar
+
+import click
+
+from lowtide.cli.options import ends_well, json_option
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from lowtide.billing.reading import Selection
+    from lowtide.protocols import Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DONE, BROKEN, NOTHING = 0, 2, 3
+_TIMES = "a day, week, month or year (UTC), such as 2026-11-20, 2026-W47 or 2026-11"
+_BY = "day, job, model, backend, window, run, kind, waste, token or tag:NAME; give it again for more than one"
+
+
+def _selecting(command: Callable[P, R]) -> Callable[P, R]:
+    """The options that say which ledgers, and which of their entries."""
+    options = (
+        click.option("--job", type=click.Path(), help="The job file that names the root.  [default: lowtide.yaml]"),
+        click.option("--root", metavar="ADDRESS", help="The root itself, instead of a job file."),
+        click.option(
+            "--only", metavar="JOBNAME", multiple=True, help="Of these jobs only, and not of all in the root."
+        ),
+        click.option("--since", metavar="TIME", help=f"From then on: {_TIMES}."),
+        click.option("--until", metavar="TIME", help="Before that begins."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(invoke_without_command=True)
+@_selecting
+@click.option("--by", metavar="KEY", multiple=True, help=f"A line for each {_BY}.  [default: job]")
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, every digit included.")
+@click.pass_context
+def ledger(
+    context: click.Context,
+    job: str | None,
+    root: str | None,
+    only: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    by: tuple[str, ...],
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Add up what all runs of a root have cost: tokens, money, waste, and what was saved."""
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv: one of them")
+    if context.invoked_subcommand is None:
+        _show(job, root, only, since, until, by, "json" if as_json else "csv" if as_csv else "text")
+
+
+@ends_well
+def _show(
+    job: str | None,
+    root: str | None,
+    only: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    by: tuple[str, ...],
+    form: Literal["text", "json", "csv"],
+) -> int:
+    from lowtide.billing.sums import check_keys, sum_ledger
+    from lowtide.cli import ledger_views as views
+
+    by = by or ("job",)
+    check_keys(by)
+    selection, store = _selection(only, since, until), _store(job, root)
+    sums = sum_ledger(store, by, selection)
+    if not sums.lines:
+        return _nothing(store, sums.files, only)
+    if form == "text":
+        views.show(sums)
+    elif form == "json":
+        views.show_json(sums, store.uri, selection)
+    else:
+        views.show_csv(sums)
+    return DONE
+
+
+@ledger.command()
+@_selecting
+@click.option("--focus", type=click.Choice(["1.2"]), required=True, help="The version of the specification.")
+@click.option(
+    "--out",
+    default="focus.parquet",
+    show_default=True,
+    help="A file that ends in .parquet or .csv, or - to print CSV.",
+)
+@click.option(
+    "--basis",
+    type=click.Choice(["actual", "billed"]),
+    default="actual",
+    show_default=True,
+    help="What was processed, at the prices of the ledger, or what the bills say that were reconciled.",
+)
+@click.option("--account", default="", metavar="ID", help="The provider's billing account.  [default: its name]")
+@ends_well
+def export(
+    job: str | None,
+    root: str | None,
+    only: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    focus: str,
+    out: str,
+    basis: Literal["actual", "billed"],
+    account: str,
+) -> int:
+    """Write the ledger as rows of FOCUS, the FinOps Open Cost and Usage Specification.
+
+    Every row is checked by the rules of FOCUS first; if one breaks a rule, nothing is written.
+    """
+    from itertools import chain
+
+    from lowtide.billing.focus import focus_rows
+    from lowtide.billing.focus_files import Form, write_focus
+    from lowtide.billing.reading import ledger_files
+    from lowtide.errors import ConfigError
+
+    job, root, only, since, until = _inherited(job, root, only, since, until)
+    form: Form | None = "csv" if out == "-" or out.casefold().endswith(".csv") else None
+    form = "parquet" if out.casefold().endswith(".parquet") else form
+    if form is None:
+        raise ConfigError(f"--out: found {out!r}; expected a file that ends in .parquet or .csv, or -")
+    selection, store = _selection(only, since, until), _store(job, root)
+    rows = focus_rows(store, selection, basis=basis, account=account)
+    first = next(rows, None)
+    if first is None:
+        return _nothing(store, sum(1 for _ in ledger_files(store, selection.jobs)), only)
+    with _replacing(out) as target:
+        written = write_focus(chain([first], rows), target, form)
+    if written.unpriced:
+        click.echo(f"warning: {written.unpriced:,} rows have no known price: their cost of 0 says nothing", err=True)
+    click.echo(f"{out}: {written.rows:,} rows of FOCUS {focus}", err=True)
+    return DONE
+
+
+@ledger.command()
+@click.argument("file", type=click.Path())
+@ends_well
+def check(file: str) -> int:
+    """Check a file of FOCUS 1.2 rows, Parquet or CSV, by the rules of the specification.
+
+    Prints a line for each rule that is broken, with its row and its section; then the exit code is 2.
+    """
+    from pathlib import Path
+
+    from lowtide.billing.focus_files import check_focus
+    from lowtide.errors import ConfigError
+
+    broken = 0
+    try:
+        with Path(file).open("rb") as source:
+            for violation in check_focus(source, Path(file).name):
+                broken += 1
+                click.echo(str(violation))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    if broken:
+        click.echo(f"{file}: {broken:,} violations of FOCUS 1.2", err=True)
+        return BROKEN
+    click.echo(f"{file}: keeps the rules of FOCUS 1.2", err=True)
+    return DONE
+
+
+def _inherited(
+    job: str | None, root: str | None, only: tuple[str, ...], since: str | None, until: str | None
+) -> tuple[str | None, str | None, tuple[str, ...], str | None, str | None]:
+    """The options, as far as they are not given, as they stand before the subcommand's name."""
+    parent = click.get_current_context().parent
+    above = parent.params if parent else {}
+    if job is None and root is None:
+        job, root = above.get("job"), above.get("root")
+    return job, root, only or above.get("only", ()), since or above.get("since"), until or above.get("until")
+
+
+def _store(job: str | None, root: str | None) -> Store:
+    from pathlib import Path
+
+    from lowtide.connectors.stores import open_store
+    from lowtide.errors import ConfigError
+    from lowtide.job import load_job
+
+    if root is not None:
+        if job is not None:
+            raise ConfigError("--job and --root: one of them; a job file names its root")
+        return open_store(root)
+    if job is None and not Path("lowtide.yaml").exists():
+        raise ConfigError("lowtide.yaml: no such file; name a job file with --job, or a root with --root")
+    return open_store(load_job(Path(job or "lowtide.yaml")).output.root)
+
+
+def _selection(only: Sequence[str], since: str | None, until: str | None) -> Selection:
+    from lowtide.billing.reading import Selection
+    from lowtide.errors import ConfigError
+
+    selection = Selection(frozenset(only), _start("--since", since), _start("--until", until))
+    if selection.since and selection.until and selection.since >= selection.until:
+        raise ConfigError(f"--until: {until} begins before there is anything since {since}; nothing lies between them")
+    return selection
+
+
+def _start(option: str, text: str | None) -> datetime | None:
+    """When a day, a month and so on begins. Raises ConfigError."""
+    from lowtide.errors import ConfigError
+    from lowtide.windows import parse_window
+
+    if text is None:
+        return None
+    try:
+        window = parse_window(text)
+    except ConfigError as error:
+        raise ConfigError(f"{option}: found {text!r}; expected {_TIMES}") from error
+    if ".." in text or "--" in text:
+        raise ConfigError(f"{option}: found {text!r}; expected {_TIMES}: --since and --until make a range together")
+    return window.start
+
+
+def _nothing(store: Store, files: int, only: Sequence[str]) -> int:
+    """Say why there is nothing, and what to do."""
+    whose = f" of {', '.join(only)}" if only else ""
+    if files:
+        said = (
+            f"none of the {files:,} ledgers{whose} under {store.uri} has such an entry: try without --since and --until"
+        )
+    else:
+        said = (
+            f"there is no ledger{whose} under {store.uri}: a run writes one when it ends, so `lowtide run` comes first"
+        )
+    click.echo(said, err=True)
+    return NOTHING
+
+
+@contextmanager
+def _replacing(out: str) -> Iterator[BinaryIO]:
+    """A stream whose file appears in one step when the block ends, and never if it raises; `-` is standard output."""
+    from pathlib import Path
+
+    from lowtide.errors import ConfigError
+
+    if out == "-":
+        yield sys.stdout.buffer
+        return
+    path = Path(out)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        stream = beside.open("wb")
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}") from error
+    try:
+        with stream:
+            yield stream
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""A plan in a terminal: all of it within 80 columns, with what speaks against each backend."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import msgspec
+import pytest
+from support.standins import ListedDocuments, MemoryStore, Provider, StandInBackend, work_on
+
+from lowtide.cli.running import in_short
+from lowtide.cli.views import show_plan
+from lowtide.engine import plan_run
+from lowtide.plan import Candidate, PlannedReplacement, RunPlan
+from lowtide.prices import Price
+
+
+class Dear(StandInBackend):
+    name = "azure-batch"
+    model = "gpt-4o-mini"
+    region = "swedencentral"
+
+
+class Unable(StandInBackend):
+    name = "local"
+    model = "tfidf-1"
+
+    def refusal(self, operation: object) -> str | None:
+        return "it holds no model"
+
+
+def price(usd: str) -> Price:
+    of = {"input": Decimal(usd), "output": Decimal(usd)}
+    return Price("batch", "made up", of, Price("on demand", "made up", {name: 2 * each for name, each in of.items()}))
+
+
+@pytest.fixture
+def plan() -> RunPlan:
+    texts: dict[str, str | None] = {f"d{at:04d}": "A text of some length. " * at for at in range(40)} | {"x": None}
+    backends = [StandInBackend(Provider()), Dear(Provider()), Unable(Provider())]
+    prices = [price(usd) for usd in ("0.00001", "0.00003", "0")]
+    candidates = tuple(map(Candidate, backends, prices))
+    work = work_on(MemoryStore(), backends[0], ListedDocuments(texts), shard_records=1000)
+    return plan_run(replace(work, candidates=candidates, approve_above_usd=Decimal("0.01"), run_usd=Decimal(5)))
+
+
+def shown(plan: RunPlan, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    show_plan(plan, ["month_usd 300.00 USD of job test"], "lowtide run")
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_plan_fits_80_columns_and_names_all(
+    plan: RunPlan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    there = PlannedReplacement("0123456789abcdef", 1000, 1_800_000_000.0)
+    lines = shown(msgspec.structs.replace(plan, replaces=there), capsys)
+    assert max(len(line) for line in lines if not line.startswith("note")) <= 80
+    assert "documents  41: 40 new, 0 changed, 0 unchanged, 1 unreadable" in lines
+    assert "requests   40 to ask; 0 cached, 0 the same as another" in lines
+    table = lines[lines.index(next(line for line in lines if "in real time" in line)) :]
+    assert [line[:20].split()[0] for line in table[1:7:2]] == ["*", "azure-batch", "local"]
+    assert [" 50 %" in line for line in table[1:7:2]] == [True, True, False]
+    assert table[2] == "    echo-1, here: chosen; promised within 24 h a batch"
+    assert table[4].startswith("    gpt-4o-mini, swedencentral: 0.")
+    assert table[4].endswith(" USD more")
+    assert table[6] == "    tfidf-1, here: cannot do operation 'echo': it holds no model"
+    assert "cap        5 USD for this run" in lines
+    assert "cap        month_usd 300.00 USD of job test" in lines
+    assert "approval   needed: asked for above 0.01 USD" in lines
+    assert "replaces   1,000 rows of run 0123456789abcdef, published 2027-01-15 08:00 UTC" in lines
+    assert lines[-1] == "next       lowtide run"
+
+
+def test_a_run_begins_with_its_plan_in_two_lines(plan: RunPlan) -> None:
+    what, cost = in_short(plan)
+    assert what == "plan: 40 requests at stand-in, model echo-1"
+    assert cost.startswith("plan: about 0.")
+    assert " USD (0." in cost
+    assert ", done by 20" in cost
+    late = msgspec.structs.replace(plan, notes=("TOO LATE: no backend is expected to meet the deadline",))
+    assert in_short(late)[-1] == "plan: TOO LATE: no backend is expected to meet the deadline"
