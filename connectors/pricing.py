@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cached_property
 
 from lowtide.errors import ConfigError
 from lowtide.job.model import BackendSpec, LocalBackend, PriceSpec
-from lowtide.prices import LOCAL, Price
+from lowtide.prices import LOCAL, PICO, Price
 from lowtide.prices.book import PriceBook
 from lowtide.prices.lookup import backend_price, on_demand_price
 from lowtide.protocols import Backend, Store
@@ -46,7 +47,9 @@ def price_of(spec: BackendSpec, backend: Backend, book: Book, where: str) -> Pri
     place = f"{where}.{spec.kind}"
     today = datetime.now(UTC).date()
     provider, model, region = backend.provider, backend.model, backend.region
-    demanded = None if spec.on_demand_price is None else _of_contract(spec.on_demand_price, f"{spec.model} on demand")
+    demanded = None
+    if spec.on_demand_price is not None:
+        demanded = _of_contract(spec.on_demand_price, f"{place}.on_demand_price", f"{spec.model} on demand")
     if spec.price is None:
         try:
             found = backend_price(book.prices, provider=provider, model=model, region=region, at=today)
@@ -55,7 +58,7 @@ def price_of(spec: BackendSpec, backend: Backend, book: Book, where: str) -> Pri
         price = replace(found, on_demand=demanded or found.on_demand)
     else:
         demanded = demanded or on_demand_price(book.prices, provider=provider, model=model, region=region, at=today)
-        price = _of_contract(spec.price, f"{spec.model} batch", demanded)
+        price = _of_contract(spec.price, f"{place}.price", f"{spec.model} batch", demanded)
     if price.on_demand is None and backend.limits.minimum_records > 1:
         raise ConfigError(
             f"{place}.on_demand_price: missing: requests that are too few for a batch are charged by it, and the price "
@@ -65,13 +68,25 @@ def price_of(spec: BackendSpec, backend: Backend, book: Book, where: str) -> Pri
     return price
 
 
-def _of_contract(spec: PriceSpec, price_id: str, on_demand: Price | None = None) -> Price:
-    cached = spec.input if spec.cached_input is None else spec.cached_input
+def _of_contract(spec: PriceSpec, place: str, price_id: str, on_demand: Price | None = None) -> Price:
+    given = {"input": spec.input, "cached_input": spec.cached_input, "output": spec.output}
+    each = {kind: _one(amount, spec.per, f"{place}.{kind}") for kind, amount in given.items() if amount is not None}
     usd = {
-        "input": spec.input,
-        "cached_input": cached,
-        "cache_write": spec.input,
-        "output": spec.output,
-        "reasoning": spec.output,
+        "input": each["input"],
+        "cached_input": each.get("cached_input", each["input"]),
+        "cache_write": each["input"],
+        "output": each["output"],
+        "reasoning": each["output"],
     }
-    return Price(price_id, spec.reason, {kind: amount / spec.per for kind, amount in usd.items()}, on_demand)
+    return Price(price_id, spec.reason, usd, on_demand)
+
+
+def _one(amount: Decimal, per: int, place: str) -> Decimal:
+    """USD for one token. Raises ConfigError if that is finer than the ledger can hold."""
+    pico, rest = divmod(int(amount * PICO), per)
+    if rest:
+        raise ConfigError(
+            f"{place}: found {amount:f} USD for {per:,} tokens, which does not come to whole steps of 0.000000000001 "
+            "USD for one token: round the price, or give it for another number of tokens (per)"
+        )
+    return Decimal(f"{Decimal(pico).scaleb(-12).normalize():f}")

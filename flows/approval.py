@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from uuid import UUID
 
 from prefect.exceptions import FlowPauseTimeout, NotPausedError
@@ -18,7 +19,7 @@ from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
 
-from lowtide.budget.approval import approve, awaits_approval
+from lowtide.budget.approval import approve, awaits_approval, expected_usd
 from lowtide.engine.run import Run
 from lowtide.errors import LowtideError
 from lowtide.journal import Journal
@@ -51,14 +52,16 @@ def ask(run: Run, wait: float) -> bool:
     # Batches of earlier runs are stopped before anybody is waited for.
     run.advance()
     journal = Journal(run.context.store, run.plan.prefix, run.context.owner)
-    asked = Approval.with_initial_data(description=_question(run))
+    expected = expected_usd(run.plan, run.state)
+    asked = Approval.with_initial_data(description=_question(run, expected))
     try:
         with _ended_elsewhere(run, journal, wait):
             answer = pause_flow_run(
                 wait_for_input=asked, timeout=int(wait) + _LATE_SECONDS, poll_interval=int(LOOK_SECONDS)
             )
         if answer.approve:
-            approve(run.context.journal, run.plan, by="somebody on Prefect's pages", at=run.context.clock())
+            by, now = "somebody on Prefect's pages", run.context.clock()
+            approve(run.context.journal, run.plan, by=by, at=now, usd=expected)
     except FlowPauseTimeout:
         return False
     except LowtideError:
@@ -70,13 +73,13 @@ def ask(run: Run, wait: float) -> bool:
     return not run.awaits_approval
 
 
-def _question(run: Run) -> str:
+def _question(run: Run, expected: Decimal) -> str:
     plan, root = run.plan, run.context.store.uri
     return "\n".join(
         [
             f"## Job {plan.job}, window {plan.window}",
             "",
-            f"This run is expected to cost **{plan.cost_usd:,.2f} USD** at {plan.backend}, model {plan.model}. "
+            f"This run is expected to cost **{expected:,.2f} USD** at {plan.backend}, model {plan.model}. "
             f"The job asks before it spends more than {plan.approve_above_usd:,.2f} USD.",
             "",
             f"Switch *approve* on and resume, or type `lowtide approve {root}/{plan.prefix}`. "

@@ -140,7 +140,8 @@ class Ended(Event, frozen=True, tag="ended"):
 class Collected(Event, frozen=True, tag="collected"):
     """The attempt's answers are stored. `answers` is "" when the shard is settled in the same entry.
 
-    `counts` are records by what became of them; `remaining` may be asked again.
+    `counts` are records by what became of them; `remaining` may be asked again. `unknown` says that what the provider
+    has done, and bills, could not be found out.
     """
 
     shard: int
@@ -150,6 +151,15 @@ class Collected(Event, frozen=True, tag="collected"):
     tallies: tuple[Tally, ...]
     answers: str = ""
     raw_bytes: int = 0
+    unknown: bool = False
+
+
+class Counted(Event, frozen=True, tag="counted"):
+    """The tokens of a batch that has ended are known; its answers are not collected, and may never be."""
+
+    shard: int
+    attempt: int
+    tallies: tuple[Tally, ...]
 
 
 class Retrying(Event, frozen=True, tag="retrying"):
@@ -168,12 +178,16 @@ class Retrying(Event, frozen=True, tag="retrying"):
 
 
 class Surplus(Event, frozen=True, tag="surplus"):
-    """A batch beside the one that the attempt goes on with: it is stopped, and what it cost is put into the ledger."""
+    """A batch beside the one that the attempt goes on with: it is stopped, and what it cost is put into the ledger.
+
+    It may cost up to `reserved`; where that is not said, what the other one may.
+    """
 
     shard: int
     attempt: int
     batch_id: str
     on_demand: bool = False
+    reserved: Decimal = Decimal(0)
 
 
 class Drained(Event, frozen=True, tag="drained"):
@@ -189,13 +203,15 @@ class Drained(Event, frozen=True, tag="drained"):
 class Settled(Event, frozen=True, tag="settled"):
     """Every row of the shard has its final status; `rows` is their file.
 
-    `given_up` says why rows were not asked that could have been: `budget`, `cancelled`, or "".
+    `given_up` says why rows were not asked that could have been: `budget`, `cancelled`, or "". `remaining` may be asked
+    again, those whose answers were lost included; without it, what the last attempt has left.
     """
 
     shard: int
     rows: str
     counts: dict[str, int]
     given_up: str = ""
+    remaining: int | None = None
 
 
 class Reopened(Event, frozen=True, tag="reopened"):
@@ -209,7 +225,7 @@ class Reopened(Event, frozen=True, tag="reopened"):
 
 
 class Approved(Event, frozen=True, tag="approved"):
-    """Somebody has approved what the plan says the run will cost, up to `usd`. `by` is who, as far as is known."""
+    """Somebody has approved what the run was expected to cost by then. `by` is who, as far as is known."""
 
     usd: Decimal
     by: str = ""
@@ -243,6 +259,7 @@ AnyEvent = (
     | Submitted
     | Ended
     | Collected
+    | Counted
     | Retrying
     | Surplus
     | Drained

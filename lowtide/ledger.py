@@ -105,19 +105,24 @@ def _of_attempt(attempt: Attempt, prices: Price) -> Iterator[Entry]:
             realtime.unit(token_type) if actual and realtime is not None else None,
         )
 
-    if attempt.reserved:
+    # A surplus batch reserves in the account alone: it may turn out to be the one that its attempt goes on with.
+    reserves = attempt.reserved and not attempt.surplus
+    if reserves:
         yield entry("reserved", attempt.submitted_at, "", 1, "batch", attempt.reserved)
-    if not attempt.collected_at:
+    if not attempt.known_at:
         return
     for tally in attempt.tallies:
         each = price.unit(tally.token_type)
-        yield entry("actual", attempt.collected_at, tally.token_type, tally.quantity, "token", each, tally.waste)
+        yield entry("actual", attempt.known_at, tally.token_type, tally.quantity, "token", each, tally.waste)
     if attempt.compute_seconds:
         each = price.unit("compute_second")
-        waste = "duplicate" if attempt.surplus else ""
-        yield entry("actual", attempt.collected_at, "compute_second", attempt.compute_seconds, "second", each, waste)
-    if attempt.reserved:
-        yield entry("released", attempt.collected_at, "", 1, "batch", attempt.reserved)
+        waste = "duplicate" if attempt.surplus else "" if attempt.collected_at else "lost"
+        yield entry("actual", attempt.known_at, "compute_second", attempt.compute_seconds, "second", each, waste)
+    if attempt.unknown:
+        # Nobody has said that it was not billed: so nothing is released, and this line says why.
+        yield entry("reserved", attempt.known_at, "", 0, "batch", attempt.reserved, "lost")
+    elif reserves:
+        yield entry("released", attempt.known_at, "", 1, "batch", attempt.reserved)
 
 
 def spent(state: RunState, price: Price) -> Decimal:

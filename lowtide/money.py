@@ -22,6 +22,13 @@ _SUMMED_WEIGHTS = 1 << 61
 """Below this a remainder, and twice it with its sign, fits into 64 bits."""
 
 
+def usd(amount: Decimal) -> str:
+    """An amount to read, without its unit: `1,234.5000`, and as many decimals as two digits of a small one need."""
+    whole = not amount or amount == amount.quantize(Decimal("0.0001"))
+    decimals = 4 if whole else min(max(4, 1 - amount.adjusted()), SCALE)
+    return f"{amount:,.{decimals}f}"
+
+
 def product(price: Decimal, quantity: int) -> Decimal:
     """So many units at this price, exactly. Raises decimal.Inexact rather than round."""
     return _EXACT.multiply(price, Decimal(quantity))

@@ -5,37 +5,23 @@ A run is identified by its job, window, and the hash of what it reads and asks: 
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import islice
-from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lowtide import ids
 from lowtide.budget.caps import Cap
 from lowtide.errors import ConfigError
+from lowtide.inputs import Inputs
 from lowtide.operations import Operation
 from lowtide.prices import Price
 from lowtide.protocols import Backend, Documents, Store
-from lowtide.records import FileInfo
-from lowtide.schemas import MOMENT
-from lowtide.sharding.shard import TOKEN_BYTES
 from lowtide.windows import Window
-
-_INPUTS = pa.schema(
-    [("path", pa.string()), ("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string()), ("modified", MOMENT)]
-)
-_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -250,56 +236,6 @@ class RunPlan(msgspec.Struct, frozen=True):
         return f"runs/{self.job}/{self.window}/{self.run_id}"
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The files of a run, listed once: a Parquet file on the local disk, to be kept with the plan."""
-
-    path: Path
-    files: int
-    bytes: int
-    sha256: str
-
-
-def list_inputs(documents: Documents, path: Path) -> Inputs:
-    """List the source into a local file, in bounded memory. The hash covers every file's address, size and etag."""
-    digest = hashlib.sha256()
-    files = size = 0
-    found = documents.files()
-    with pq.ParquetWriter(path, _INPUTS, compression="zstd") as writer:
-        while batch := list(islice(found, _BATCH)):
-            for info in batch:
-                digest.update(f"{info.uri}\0{info.etag}\0{info.size}\n".encode("utf-8", "surrogatepass"))
-                size += info.size
-            files += len(batch)
-            columns = [
-                [info.path for info in batch],
-                [info.uri for info in batch],
-                [info.size for info in batch],
-                [info.etag for info in batch],
-                [info.modified for info in batch],
-            ]
-            writer.write_table(pa.table(columns, schema=_INPUTS))
-    return Inputs(path, files, size, digest.hexdigest())
-
-
-def read_inputs(store: Store, path: str, *, skip: int = 0) -> Iterator[FileInfo]:
-    """The run's files again, from file number `skip` on."""
-    with store.open(path) as source:
-        yield from read_listing(source, skip=skip)
-
-
-def read_listing(source: BinaryIO | Path, *, skip: int = 0) -> Iterator[FileInfo]:
-    """The files of a listing that `list_inputs` made, from file number `skip` on."""
-    parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
-    for batch in parquet.iter_batches(batch_size=_BATCH):
-        if skip >= len(batch):
-            skip -= len(batch)
-            continue
-        for row in batch.slice(skip).to_pylist():
-            yield FileInfo(**row)
-        skip = 0
-
-
 def run_id_of(work: Work, inputs_sha256: str, refresh: int = 0) -> str:
     """The run that reads these inputs and asks these questions, at whichever of the job's backends."""
     identity = {
@@ -321,12 +257,11 @@ def _identity(candidate: Candidate) -> list[object]:
 
 
 def make_plan(work: Work, inputs: Inputs, now: float, *, refresh: int = 0) -> RunPlan:
-    """The plan for these inputs at the backend at hand, with estimates from nothing but the sizes of the files.
+    """The plan for these inputs at the backend at hand, without estimates: `planning.making` knows how to make those.
 
     Raises ConfigError for an operation that the backend cannot do.
     """
     check_operations(work.operations, work.backend)
-    tokens = estimate_tokens(work.operations, inputs)
     return RunPlan(
         run_id=run_id_of(work, inputs.sha256, refresh),
         nonce=secrets.token_hex(4),
@@ -349,9 +284,9 @@ def make_plan(work: Work, inputs: Inputs, now: float, *, refresh: int = 0) -> Ru
         attempts=work.attempts,
         deadline=now + work.deadline.total_seconds(),
         run_usd=work.run_usd,
-        input_tokens=tokens["input"],
-        output_tokens=tokens["output"],
-        cost_usd=work.price.amount(tokens),
+        input_tokens=0,
+        output_tokens=0,
+        cost_usd=Decimal(0),
         price_id=work.price.price_id,
         tags=dict(work.tags),
         price=PlannedPrice.of(work.price),
@@ -359,18 +294,6 @@ def make_plan(work: Work, inputs: Inputs, now: float, *, refresh: int = 0) -> Ru
         approve_above_usd=work.approve_above_usd,
         refresh=refresh,
     )
-
-
-def estimate_tokens(operations: Sequence[Operation], inputs: Inputs) -> dict[str, int]:
-    """Tokens that the run will need, from the sizes of its files: a rule of thumb, good for totals only."""
-    prompts = sum(len(op.system) + sum(map(len, op.user.literals)) for op in operations)
-    asked = inputs.bytes * len(operations) + inputs.files * prompts
-    return {"input": asked // TOKEN_BYTES, "output": inputs.files * sum(_expected_output(op) for op in operations)}
-
-
-def _expected_output(operation: Operation) -> int:
-    words = operation.parameters.get("words")
-    return min(operation.max_output_tokens, int(words * 1.4) if isinstance(words, int) else 32)
 
 
 def check_operations(operations: Sequence[Operation], backend: Backend) -> None:
@@ -394,8 +317,3 @@ def check_candidates(operations: Sequence[Operation], candidates: Sequence[Candi
         else:
             return
     raise ConfigError("\n".join(refusals))
-
-
-def spool() -> tempfile.TemporaryDirectory[str]:
-    """A folder on the local disk for what is too large for memory and not yet in the store."""
-    return tempfile.TemporaryDirectory(prefix="lowtide-")

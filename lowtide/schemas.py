@@ -90,6 +90,7 @@ RUNS = pa.schema(
         ("rows", pa.int64()),
         *((status, pa.int64()) for status in STATUSES),
         ("requests", pa.int64()),
+        ("asked_requests", pa.int64()),
         ("shards", pa.int64()),
         ("batches", pa.int64()),
         ("attempts", pa.int64()),

@@ -25,7 +25,8 @@ class Phase(StrEnum):
 class Attempt(msgspec.Struct, frozen=True):
     """One batch as the ledger and the timeline need it. `surplus`: beside the one that the attempt goes on with.
 
-    `reserved_at` is when its money was reserved, which says in which month it counts.
+    `reserved_at` is when its money was reserved, which says in which month it counts. `counted_at` is when its tokens
+    became known, if that was before its answers were collected. `unknown`: what it has cost could not be found out.
     """
 
     shard: int
@@ -36,7 +37,9 @@ class Attempt(msgspec.Struct, frozen=True):
     reserved: Decimal = Decimal(0)
     reserved_at: float = 0.0
     ended_at: float = 0.0
+    counted_at: float = 0.0
     collected_at: float = 0.0
+    unknown: bool = False
     outcome: str = ""
     compute_seconds: int = 0
     tallies: tuple[e.Tally, ...] = ()
@@ -44,6 +47,16 @@ class Attempt(msgspec.Struct, frozen=True):
     on_demand: bool = False
     surplus: bool = False
     places: tuple[str, ...] = ()
+
+    @property
+    def known_at(self) -> float:
+        """When it became known what the attempt has cost; 0 while it is not."""
+        return self.collected_at or self.counted_at
+
+    @property
+    def may_cost(self) -> Decimal:
+        """What it may still cost, in USD, beyond what is known."""
+        return self.reserved if self.unknown or not self.known_at else Decimal(0)
 
 
 class ShardState(msgspec.Struct, frozen=True):

@@ -85,9 +85,9 @@ class RunState(msgspec.Struct, frozen=True):
 
     @property
     def reserved(self) -> Decimal:
-        """What open attempts may still cost, in USD."""
+        """What open attempts, and those of which nobody knows what they have cost, may still cost, in USD."""
         intended = (s.reserved for s in self.shards.values() if s.phase is Phase.SUBMITTING)
-        return sum((a.reserved for a in self.attempts.values() if not a.collected_at), sum(intended, Decimal(0)))
+        return sum((attempt.may_cost for attempt in self.attempts.values()), sum(intended, Decimal(0)))
 
 
 class IllegalEvent(CorruptJournal):
@@ -154,7 +154,7 @@ class _Draft:
             case e.Published():
                 self.run |= {"published_at": event.at, "published_counts": event.counts}
                 self.run |= {"bytes_written": event.bytes_written, "kept": event.kept}
-            case e.Surplus() | e.Drained():
+            case e.Surplus() | e.Drained() | e.Counted():
                 self._beside(event)
             case _:
                 self._shard(event)
@@ -190,11 +190,14 @@ class _Draft:
         self.run |= {"file": event.file, "document": event.document, "builder": event.owner}
         self.run["builder_expires"] = event.at + BUILD_LEASE
 
-    def _beside(self, event: e.Surplus | e.Drained) -> None:
-        if isinstance(event, e.Surplus):
-            self._surplus(event)
-        else:
-            self._drained(event)
+    def _beside(self, event: e.Surplus | e.Drained | e.Counted) -> None:
+        match event:
+            case e.Surplus():
+                self._surplus(event)
+            case e.Drained():
+                self._drained(event)
+            case e.Counted():
+                self._counted(event)
 
     def _surplus(self, event: e.Surplus) -> None:
         kept = self.attempts.get(_key(event.shard, event.attempt))
@@ -204,15 +207,18 @@ class _Draft:
             or (kept is not None and kept.batch_id == event.batch_id)
         ):
             raise IllegalEvent(f"batch {event.batch_id} is known already")
+        shard = self.shards[event.shard]
+        alike = kept.reserved if kept is not None else shard.reserved if shard.attempt == event.attempt else Decimal(0)
         self.attempts[event.batch_id] = Attempt(
             event.shard,
             event.attempt,
             0,
             event.batch_id,
             event.at,
+            event.reserved or alike,
             on_demand=event.on_demand,
             surplus=True,
-            places=self.shards[event.shard].places,
+            places=shard.places,
         )
 
     def _drained(self, event: e.Drained) -> None:
@@ -228,6 +234,13 @@ class _Draft:
             compute_seconds=event.compute_seconds,
             region=event.region,
         )
+
+    def _counted(self, event: e.Counted) -> None:
+        key = _key(event.shard, event.attempt)
+        attempt = self.attempts.get(key)
+        if attempt is None or not attempt.ended_at or attempt.known_at:
+            raise IllegalEvent(f"attempt {event.attempt} of shard {event.shard} is not one that has ended uncounted")
+        self.attempts[key] = msgspec.structs.replace(attempt, counted_at=event.at, tallies=event.tallies)
 
     def _shard(self, event: e.AnyEvent) -> None:
         number: int = event.shard  # type: ignore[union-attr]  # the run's own events were matched before
@@ -297,7 +310,7 @@ class _Draft:
                 said = {"charged": event.charged, "usage": event.usage, "fault": event.fault}
                 return {"outcome": event.outcome, "reason": event.reason, **said}
             case e.Collected():
-                self._attempt(shard, collected_at=event.at, tallies=event.tallies)
+                self._attempt(shard, collected_at=event.at, tallies=event.tallies, unknown=event.unknown)
                 answers = (*shard.answers, event.answers) if event.answers else shard.answers
                 return {"remaining": event.remaining, "answers": answers, "counts": event.counts}
             case e.Retrying():
@@ -325,7 +338,7 @@ class _Draft:
                 return {
                     "rows": event.rows,
                     "counts": event.counts,
-                    "remaining": left,
+                    "remaining": left if event.remaining is None else event.remaining,
                     "given_up": event.given_up,
                     "reopenings": self._get_extra(),
                 }

@@ -44,6 +44,8 @@ def find_run(job: str, window: str) -> Run | None:
 def build(run: Run, listen: Listener) -> Progress:
     """Read the documents and build the shards that are missing."""
     run.refresh()
+    if run.holds_build:
+        return run.progress("waiting for the run before this one")
     run.perform([action for action in run.decide().actions if isinstance(action, Build)], listen)
     progress = run.progress("built")
     _log(f"{progress.documents:,} documents, {progress.records:,} requests in {progress.shards:,} shards")

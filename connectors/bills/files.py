@@ -8,7 +8,7 @@ import io
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,11 +27,15 @@ _PARQUET, _GZIP = b"PAR1", b"\x1f\x8b"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its number, and its values by the columns' names in lower case, since exports differ in case."""
+    """One row: its number, and its values by the columns' names in lower case, since exports differ in case.
+
+    `spelt` has the names as the file has them, for messages.
+    """
 
     file: str
     number: int
     values: Mapping[str, Value]
+    spelt: Mapping[str, str] = field(default_factory=dict)
 
     def text(self, *columns: str) -> str:
         """The first of these columns that is not empty, as text."""
@@ -43,7 +47,7 @@ class Row:
 
     def wrong(self, column: str, found: object, advice: str) -> BillError:
         """The error for a value that cannot be used."""
-        return BillError(f"{self.file}:{self.number}: {column}: found {found!r}; {advice}")
+        return BillError(f"{self.file}:{self.number}: {self.spelt.get(column, column)}: found {found!r}; {advice}")
 
 
 class BillFile:
@@ -90,22 +94,22 @@ class BillFile:
 
     def _parquet_rows(self, wanted: frozenset[str]) -> Iterator[Row]:
         columns = [name for name in self.columns if name.lower() in wanted]
-        number = 0
+        number, spelt = 0, {name.lower(): name for name in columns}
         with self._parquet() as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
                 lists = {name.lower(): batch.column(name).to_pylist() for name in columns}
                 for at in range(batch.num_rows):
                     number += 1
-                    yield Row(self.name, number, {name: values[at] for name, values in lists.items()})
+                    yield Row(self.name, number, {name: values[at] for name, values in lists.items()}, spelt)
 
     @contextmanager
     def _csv(self) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
         with self._opened() as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
             try:
-                reader = csv.reader(text, strict=True)
-                header = [name.strip() for name in next(reader, [])]
-                yield header, self._numbered(reader)
+                rows = self._numbered(csv.reader(text, strict=True))
+                _, header = next(rows, (1, []))
+                yield [name.strip() for name in header], rows
             except UnicodeDecodeError:
                 raise BillError(
                     f"{self.path}: is not UTF-8 text, nor Parquet; export it again as CSV (UTF-8)"
@@ -139,7 +143,7 @@ class BillFile:
 
     def _csv_rows(self, wanted: frozenset[str]) -> Iterator[Row]:
         places = [(at, name.lower()) for at, name in enumerate(self.columns) if name.lower() in wanted]
-        width = len(self.columns)
+        width, spelt = len(self.columns), {name.lower(): name for name in self.columns}
         with self._csv() as (_, rows):
             for number, row in rows:
                 if len(row) != width:
@@ -147,4 +151,4 @@ class BillFile:
                         f"{self.name}:{number}: found {len(row)} columns where the heading has {width}; the file is "
                         "damaged or not whole: export it again"
                     )
-                yield Row(self.name, number, {name: row[at] for at, name in places})
+                yield Row(self.name, number, {name: row[at] for at, name in places}, spelt)

@@ -14,6 +14,9 @@ from lowtide.errors import ConfigError
 
 BATCH, ON_DEMAND = "batch", "on_demand"
 
+PROVIDERS = frozenset({"aws", "azure"})
+"""Those whose lines can be understood. What the ledger has of others is on no bill, and not missed there."""
+
 _TICK = timedelta(microseconds=1)
 _GEOGRAPHY = re.compile(r"(?:[a-z]{2}|us-gov|apac|global)\.(?=[a-z0-9]+\.)")
 _FIRST_VERSION = re.compile(r"(?:-v1)?(?::\w+)*$")
@@ -108,7 +111,10 @@ class Place:
 
 @dataclass
 class BillCounts:
-    """What a bill holds, as far as it has been read. Days, months and accounts are those of all its lines."""
+    """What a bill holds, as far as it has been read. Days, months and accounts are those of all its lines.
+
+    `providers` has "" for those that are not in PROVIDERS.
+    """
 
     read: int = 0
     passed_over: int = 0
@@ -122,7 +128,7 @@ class BillCounts:
         """Take note of a line; without `in_tokens` it is for another service."""
         self.read += 1
         self.passed_over += not in_tokens
-        self.providers.add(place.provider)
+        self.providers.add(place.provider if place.provider in PROVIDERS else "")
         self.accounts.add(place.sub_account)
         self.scopes.add(bill_scope(place.provider, place.account, place.month))
         day = place.start.date()

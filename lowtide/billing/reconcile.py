@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,9 @@ _COLUMNS = (
 )
 _KINDS = pa.array(["actual", "billed", "correction"])
 _LINE = "bill line "
+_BILLED = re.compile(r"(?P<run>.+)\.billed-(?P<number>[0-9]{6})\.parquet")
+_ROUNDS = 50
+"""Times that the ledger is read again since somebody else was faster."""
 
 EntryKey = tuple[str, str, str, int, int, str, str, str]
 """Job, window, run, shard, attempt, batch, token type, waste: what an actual entry and what was billed for it share."""
@@ -80,6 +84,16 @@ class Booked:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """What the ledger was compared with, and the number of the last file of billed entries that each run had then."""
+
+    lines: tuple[BillLine, ...]
+    providers: frozenset[str]
+    accounts: frozenset[str]
+    files: Mapping[tuple[str, str, str], int]
+
+
+@dataclass(frozen=True, slots=True)
 class Reconciliation:
     """How bills and ledger compare. `unknown` lines are of usage and could not be understood, `charges` are no usage.
 
@@ -97,6 +111,7 @@ class Reconciliation:
     elsewhere: int
     scopes: frozenset[str]
     booked: Mapping[LineKey, Mapping[EntryKey, Booked]]
+    looked: Looked
 
     def of_kind(self, *kinds: Kind) -> list[Comparison]:
         """The comparisons of these kinds."""
@@ -157,8 +172,9 @@ def reconcile(
         raise BillError(f"{', '.join(bill.name for bill in bills)}: holds no lines; export the bill again")
     span = Span(max(min(firsts), since or date.min), min(max(lasts), until - timedelta(days=1) if until else date.max))
     scopes = frozenset(scope for count in counts for scope in count.scopes)
-    ledger = _read_ledger(store, span, frozenset(name for count in counts for name in count.providers), scopes)
-    accounts = {name for count in counts for name in count.accounts}
+    providers = frozenset(name for count in counts for name in count.providers)
+    ledger = _read_ledger(store, span, providers, scopes)
+    accounts = frozenset(name for count in counts for name in count.accounts)
     here = [spent for spent in ledger.spent.values() if not spent.account or accounts & {"", spent.account}]
     return Reconciliation(
         bills=tuple(bill.name for bill in bills),
@@ -171,6 +187,20 @@ def reconcile(
         elsewhere=len({spent.batch_id for spent in ledger.spent.values()} - {spent.batch_id for spent in here}),
         scopes=scopes,
         booked=ledger.booked,
+        looked=Looked(tuple(lines), providers, accounts, ledger.files),
+    )
+
+
+def _again(store: Store, found: Reconciliation) -> Reconciliation:
+    """The same lines compared with what the ledgers hold now."""
+    looked = found.looked
+    ledger = _read_ledger(store, found.span, looked.providers, found.scopes)
+    here = [spent for spent in ledger.spent.values() if not spent.account or looked.accounts & {"", spent.account}]
+    return replace(
+        found,
+        comparisons=tuple(match(looked.lines, (spent for spent in here if spent.quantity), found.span)),
+        booked=ledger.booked,
+        looked=replace(looked, files=ledger.files),
     )
 
 
@@ -178,6 +208,7 @@ def reconcile(
 class _Ledger:
     spent: dict[EntryKey, Spent] = field(default_factory=dict)
     booked: dict[LineKey, dict[EntryKey, Booked]] = field(default_factory=lambda: defaultdict(dict))
+    files: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
 
 def _read_ledger(store: Store, span: Span, providers: frozenset[str], scopes: frozenset[str]) -> _Ledger:
@@ -185,6 +216,9 @@ def _read_ledger(store: Store, span: Span, providers: frozenset[str], scopes: fr
     ledger = _Ledger()
     elsewhere: dict[EntryKey, int] = defaultdict(int)
     for found in read_entries(store, _COLUMNS, Selection()):
+        if numbered := _BILLED.fullmatch(found.file.path.rpartition("/")[2]):
+            run = (found.file.job, found.file.window, numbered["run"])
+            ledger.files[run] = max(ledger.files.get(run, 0), int(numbered["number"]))
         rows = found.rows.filter(pc.is_in(found.rows["kind"], _KINDS))
         rows = rows.filter(pc.is_in(rows["provider"], pa.array(sorted(providers))))
         for row in rows.to_pylist():
@@ -256,20 +290,38 @@ def write_billed(store: Store, found: Reconciliation, now: datetime, *, dry_run:
     """Write what the bills say of the entries that they were matched with, as far as the ledger does not hold it yet.
 
     One new file for each run whose ledger it adds to; nothing if there is nothing new. The same bill at the same time
-    from two machines is written once: the file is named by what it holds, and put there if it is absent.
+    from two machines is written once: a run's files are numbered, and whoever finds his number taken reads the ledger
+    again and compares anew. Raises StoreError if that happens all the time.
     """
+    files: list[str] = []
+    kinds = {"billed": 0, "correction": 0}
+    for _ in range(_ROUNDS):
+        if _write(store, found, now, files, kinds, dry_run=dry_run):
+            return Written(kinds["billed"], kinds["correction"], tuple(files))
+        found = _again(store, found)
+    raise StoreError(
+        f"{store.uri}: others write billed entries all the time; run it again once they are done", store.uri
+    )
+
+
+def _write(
+    store: Store, found: Reconciliation, now: datetime, files: list[str], kinds: dict[str, int], *, dry_run: bool
+) -> bool:
+    """Write one file for each run; False if somebody has written for one of them since the ledger was read."""
     by_run: dict[tuple[str, str, str], list[dict[str, object]]] = defaultdict(list)
     for new in _new_rows(found, now):
         by_run[new.spent.job, new.spent.window, new.spent.run_id].append(new.columns())
-    files, kinds = [], {"billed": 0, "correction": 0}
+    fastest = True
     for (job, window, run_id), rows in sorted(by_run.items()):
-        name = hashlib.sha256("\n".join(sorted(str(row["entry_id"]) for row in rows)).encode()).hexdigest()[:12]
-        path = f"tables/ledger/job={job}/window={window}/{run_id}.billed-{name}.parquet"
+        number = found.looked.files.get((job, window, run_id), 0) + 1
+        path = f"tables/ledger/job={job}/window={window}/{run_id}.billed-{number:06}.parquet"
         if dry_run or store.put_if_absent(path, _parquet(rows)):
             files.append(path)
             for row in rows:
                 kinds[str(row["kind"])] += 1
-    return Written(kinds["billed"], kinds["correction"], tuple(files))
+        else:
+            fastest = False
+    return fastest
 
 
 def _parquet(rows: list[dict[str, object]]) -> bytes:

@@ -81,10 +81,12 @@ class Sums:
 
 
 def check_keys(by: Sequence[str]) -> None:
-    """Raises ConfigError for a key that there is not."""
+    """Raises ConfigError for a key that there is not, and for one that is given twice."""
     for key in by:
         if key not in KEYS and not (key.startswith(TAG) and key != TAG):
             raise ConfigError(f"--by: found {key!r}; expected one of {', '.join(KEYS)}, or tag:NAME")
+        if by.count(key) > 1:
+            raise ConfigError(f"--by: {key} is given twice; give each key once")
 
 
 def sum_ledger(store: Store, by: Sequence[str], selection: Selection) -> Sums:

@@ -31,11 +31,17 @@ def payer_of(plan: RunPlan) -> Payer:
     return Payer(plan.prefix, plan.job, plan.tags)
 
 
+def name_of(plan: RunPlan, attempt: Attempt) -> str:
+    """What the attempt's reservation is called in the account."""
+    token = plan.token(attempt.shard, attempt.attempt)
+    return f"{token}/{attempt.batch_id}" if attempt.surplus else token
+
+
 def cost_of(attempt: Attempt, price: Price) -> Decimal:
-    """USD that the provider bills for an attempt that is collected, waste included."""
+    """USD that the provider bills for an attempt, waste included; where nobody could find out, what it may bill."""
     at = price.of(on_demand=attempt.on_demand)
     tokens = sum((at.unit(tally.token_type) * tally.quantity for tally in attempt.tallies), Decimal(0))
-    return tokens + at.unit("compute_second") * attempt.compute_seconds
+    return max(tokens + at.unit("compute_second") * attempt.compute_seconds, attempt.may_cost)
 
 
 def closings(
@@ -53,12 +59,10 @@ def closings(
 
 def _settlements(plan: RunPlan, state: RunState, price: Price, account: AccountState, month: str) -> Iterator[Settle]:
     for attempt in state.attempts.values():
-        name = plan.token(attempt.shard, attempt.attempt)
-        if attempt.surplus:
-            name += f"/{attempt.batch_id}"
+        name = name_of(plan, attempt)
         line = account.lines.get(name)
         if (
-            attempt.collected_at
+            attempt.known_at
             and month_of(attempt.reserved_at or attempt.submitted_at) == month
             and not (line and line.settled)
         ):
@@ -66,7 +70,12 @@ def _settlements(plan: RunPlan, state: RunState, price: Price, account: AccountS
 
 
 def _releases(plan: RunPlan, state: RunState, account: AccountState, *, in_hand: bool) -> Iterator[Release]:
+    # What was taken for a surplus batch, and is the one that its attempt goes on with.
+    adopted = {f"{name_of(plan, attempt)}/{attempt.batch_id}" for attempt in state.attempts.values()}
     for name, line in account.open.items():
+        if name in adopted:
+            yield Release(name)
+            continue
         found = _TOKEN.fullmatch(name) if line.run == plan.prefix else None
         if found is None:
             continue

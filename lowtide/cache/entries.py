@@ -46,8 +46,8 @@ def places_of(entries: Entries) -> Places:
     return Places((place >> _HALF).astype(np.int32), (place & _LOWER).astype(np.int32))
 
 
-def in_order(entries: Entries) -> Entries:
-    """Entries by key: of equal keys the last one only."""
+def in_order(entries: Entries, ranks: npt.NDArray[np.int64] | None = None) -> Entries:
+    """Entries by key: of equal keys the last one only, or the last of those whose source has the highest of `ranks`."""
     high = entries[:, 0]
     if bool((high[1:] > high[:-1]).all()):
         return entries
@@ -55,7 +55,8 @@ def in_order(entries: Entries) -> Entries:
     ordered = high[order]
     if not bool((ordered[1:] == ordered[:-1]).any()):
         return entries[order]
-    entries = entries[np.lexsort((entries[:, 1], high))]
+    within = () if ranks is None else (ranks[places_of(entries).source],)
+    entries = entries[np.lexsort((*within, entries[:, 1], high))]
     last = np.ones(len(entries), np.bool_)
     last[:-1] = (entries[1:, 0] != entries[:-1, 0]) | (entries[1:, 1] != entries[:-1, 1])
     return entries[last]

@@ -2,13 +2,16 @@
 
 `cache/<question>/<name>-<digest>.parquet`, where the digest is that of the entries: what lies under a path never
 changes. So a path that was read may be deleted, once its entries lie elsewhere, without looking at it again.
+
+Each file says of its sources when they were asked for. Of two answers to the same request the one that was asked for
+later counts, whenever the files were written: a run that is wound down late is not newer for that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -30,6 +34,8 @@ MADE_OF_OTHERS = "compacted-"
 """What the names of files begin with that were made of others; those of runs do not."""
 
 _VERSION = b"1"
+_ASKED_AT = "lowtide.asked_at"
+"""The key in a file's metadata of seconds since the epoch by source, in JSON. Without it, all count as asked at 0."""
 _SOURCES = pa.dictionary(pa.int32(), pa.string())
 _COLUMNS = [
     pa.field("key", pa.binary(16), nullable=False),
@@ -50,6 +56,28 @@ class BrokenIndex(ValueError):
     """A file holds no entries of this question, or not all that it once held; says why."""
 
 
+class SourceNumbers:
+    """Numbers for the sources of entries, from several files, and when their answers were asked for."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.asked: list[float] = []
+        self._numbers: dict[str, int] = {}
+
+    def number(self, name: str, asked_at: float = 0.0) -> int:
+        """The number of a source, a new one if it is new. Of several times the latest counts."""
+        number = self._numbers.setdefault(name, len(self.names))
+        if number == len(self.names):
+            self.names.append(name)
+            self.asked.append(asked_at)
+        self.asked[number] = max(self.asked[number], asked_at)
+        return number
+
+    def ranks(self) -> npt.NDArray[np.int64]:
+        """By number: the higher, the later it was asked for; the same for those that were asked for at once."""
+        return np.unique(np.array(self.asked, np.float64), return_inverse=True)[1].astype(np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A new file on disk: how many entries it has, and their digest."""
@@ -58,13 +86,14 @@ class Written:
     digest: str
 
 
-def write_file(path: Path, question: str, pieces: Iterable[Entries], sources: Sequence[str]) -> Written:
+def write_file(path: Path, question: str, pieces: Iterable[Entries], sources: SourceNumbers) -> Written:
     """Write sorted entries whose sources are numbered as in `sources` to a local file."""
     digest = hashlib.sha256(question.encode())
-    for source in sources:
+    for source in sources.names:
         digest.update(b"%d:%b" % (len(source.encode()), source.encode()))
     schema = pa.schema(_COLUMNS, metadata={"lowtide.cache": _VERSION, "lowtide.question": question})
-    names = pa.array(sources, pa.string())
+    names = pa.array(sources.names, pa.string())
+    used = np.zeros(len(names), np.bool_)
     count = 0
     with pq.ParquetWriter(
         path,
@@ -81,7 +110,10 @@ def write_file(path: Path, question: str, pieces: Iterable[Entries], sources: Se
         for group in _grouped(pieces):
             digest.update(group.data)
             count += len(group)
+            used[places_of(group).source] = True
             writer.write_table(_table(group, names, schema), row_group_size=_GROUP_ROWS)
+        asked = {sources.names[number]: sources.asked[number] for number in np.flatnonzero(used)}
+        writer.add_key_value_metadata({_ASKED_AT: orjson.dumps(asked).decode()})
     return Written(count, digest.hexdigest()[:12])
 
 
@@ -116,21 +148,6 @@ def _table(entries: Entries, names: pa.Array, schema: pa.Schema) -> pa.Table:
     )
 
 
-class SourceNumbers:
-    """Numbers for the sources of entries, from several files."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self._numbers: dict[str, int] = {}
-
-    def number(self, name: str) -> int:
-        """The number of a source, a new one if it is new."""
-        number = self._numbers.setdefault(name, len(self.names))
-        if number == len(self.names):
-            self.names.append(name)
-        return number
-
-
 def read_file(path: Path, question: str, sources: SourceNumbers) -> Iterator[Entries]:
     """The entries of a local file, a row group at a time. Raises BrokenIndex, before or between them."""
     try:
@@ -142,28 +159,29 @@ def read_file(path: Path, question: str, sources: SourceNumbers) -> Iterator[Ent
                 raise BrokenIndex("it belongs to another question")
             if not file.schema_arrow.equals(pa.schema(_COLUMNS)):
                 raise BrokenIndex("it has other columns than a cache file")
+            asked: dict[str, float] = orjson.loads((file.metadata.metadata or {}).get(_ASKED_AT.encode(), b"{}"))
             rows = 0
             for number in range(file.num_row_groups):
-                entries = _entries(file.read_row_group(number, use_threads=False), sources)
+                entries = _entries(file.read_row_group(number, use_threads=False), sources, asked)
                 rows += len(entries)
                 yield entries
             if rows != file.metadata.num_rows:
                 raise BrokenIndex(f"it holds {rows:,} entries, and {file.metadata.num_rows:,} were written")
     except BrokenIndex:
         raise
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         # Not the message: what a broken file makes it say may hold anything.
         raise BrokenIndex(f"it cannot be read as Parquet ({type(error).__name__})") from error
 
 
-def _entries(table: pa.Table, sources: SourceNumbers) -> Entries:
+def _entries(table: pa.Table, sources: SourceNumbers, asked: Mapping[str, float]) -> Entries:
     found = [no_entries()]
     for batch in table.to_batches():
         if any(column.null_count for column in batch.columns):
             raise BrokenIndex("it has empty cells")
         held = np.frombuffer(batch["key"].buffers()[1], ">u8").reshape(-1, 2)
         keys: Keys = held[batch["key"].offset :][: len(batch)].astype(np.uint64)
-        named = [sources.number(name) for name in batch["source"].dictionary.to_pylist()]
+        named = [sources.number(name, float(asked.get(name, 0))) for name in batch["source"].dictionary.to_pylist()]
         which = cast(npt.NDArray[np.int32], batch["source"].indices.to_numpy())
         ordinal = cast(npt.NDArray[np.int32], batch["ordinal"].to_numpy())
         found.append(entries_of(keys, Places(np.array(named, np.int32)[which], ordinal)))

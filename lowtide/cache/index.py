@@ -60,7 +60,7 @@ class CacheIndex:
         with tempfile.TemporaryDirectory(dir=folder) as aside, Sorter(Path(aside)) as sorter:
             gathered = gather(store, question, sorter, sources, Path(aside))
             buckets = Buckets(len(sorter))
-            for piece in sorter.sorted():
+            for piece in sorter.sorted(sources.ranks()):
                 buckets.add(piece)
                 entries.append(piece)
         buckets.close()

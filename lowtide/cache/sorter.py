@@ -53,16 +53,19 @@ class Sorter:
         if self._holds >= self._most:
             self._put_aside()
 
-    def sorted(self) -> Iterator[Entries]:
-        """All entries in pieces, every piece behind the one before it. Nothing can be added any more."""
+    def sorted(self, ranks: npt.NDArray[np.int64] | None = None) -> Iterator[Entries]:
+        """All entries in pieces, every piece behind the one before it. Nothing can be added any more.
+
+        With `ranks`, one for each source's number, of equal keys the last one of the highest rank is kept.
+        """
         if not self._bounds:
-            yield in_order(np.concatenate([no_entries(), *self._held]))
+            yield in_order(np.concatenate([no_entries(), *self._held]), ranks)
             return
         self._put_aside()
         for number in range(_RANGES):
             firsts = [int(bounds[number]) for bounds in self._bounds]
             lengths = [int(bounds[number + 1] - bounds[number]) for bounds in self._bounds]
-            yield in_order(self._aside.read(firsts, lengths))
+            yield in_order(self._aside.read(firsts, lengths), ranks)
 
     def _put_aside(self) -> None:
         """Write what is held behind what was written before, range by range, and keep where each range starts."""

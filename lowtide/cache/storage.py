@@ -24,8 +24,13 @@ def write_entries(
     name: str,
     pieces: Iterable[tuple[str, Keys, npt.NDArray[np.int32]]],
     folder: Path,
+    *,
+    asked_at: float = 0.0,
 ) -> None:
     """Remember where a run's answers lie: for each piece its source, and the keys and ordinals of the records in it.
+
+    `asked_at`, in seconds since the epoch, is when the run was begun: of two answers to the same request the one of the
+    later run counts, in whichever order the runs write.
 
     Writes `cache/<question>/<name>-<digest>.parquet`, sorted by key, in memory that does not grow with the entries;
     nothing if there are none. The same entries again change nothing; others under the same name are added.
@@ -34,12 +39,12 @@ def write_entries(
     with tempfile.TemporaryDirectory(dir=_made(folder)) as spool, Sorter(Path(spool)) as sorter:
         for source, keys, ordinals in pieces:
             if len(keys):
-                number = np.full(len(keys), sources.number(source), np.int32)
+                number = np.full(len(keys), sources.number(source, asked_at), np.int32)
                 sorter.add(entries_of(keys, Places(number, ordinals)))
         if not len(sorter):
             return
         path = Path(spool) / "entries.parquet"
-        written = write_file(path, question, sorter.sorted(), sources.names)
+        written = write_file(path, question, sorter.sorted(), sources)
         store.replace(f"{prefix_of(question)}{name}-{written.digest}.parquet", path, expected=None)
 
 
@@ -58,7 +63,7 @@ def compact(store: Store, question: str, folder: Path, *, most_files: int = 8) -
             return False
         name = _name_for(gathered)
         path = Path(spool) / "entries.parquet"
-        write_file(path, question, sorter.sorted(), sources.names)
+        write_file(path, question, sorter.sorted(sources.ranks()), sources)
         # Where it is there already, another process has made it of the same files.
         store.replace(f"{prefix_of(question)}{name}.parquet", path, expected=None)
     # The oldest first: of what is left when this is cut short, the newest answer is still the one that is found.

@@ -42,9 +42,10 @@ def approve(run: str, job: str) -> int:
     place = _find(run, job)
     plan = _read_plan(place)
     journal = Journal(place.store, place.prefix, this_owner())
-    views.print_pairs(_described(plan))
-    by = approval.this_user()
-    if approval.approve(journal, plan, by=by, at=time.time()):
+    state = journal.refresh()
+    views.print_pairs(_described(plan, state))
+    by, shown = approval.this_user(), approval.expected_usd(plan, state)
+    if approval.approve(journal, plan, by=by, at=time.time(), usd=shown):
         click.echo(f"approved by {by}: who waits for the run goes on now; the same command as before does it as well")
         return DONE
     click.echo(f"nothing to approve: {_why(plan, journal.state)}", err=True)
@@ -113,29 +114,40 @@ def _read_plan(place: _Place) -> RunPlan:
         raise CorruptJournal(f"{uri}: not a plan that this version knows: {error}") from error
 
 
-def _described(plan: RunPlan) -> list[tuple[str, str]]:
+def _described(plan: RunPlan, state: RunState) -> list[tuple[str, str]]:
+    from lowtide.budget import approval
     from lowtide.cli import views
 
+    expected = approval.expected_usd(plan, state)
     documents = views.count(plan.files, "file") if plan.documents is None else f"{plan.documents.documents:,}"
     lines = [
         ("job", f"{plan.job}, window {plan.window}"),
         ("run", plan.run_id),
         ("documents", documents),
         ("where", f"{plan.backend}, model {plan.model}"),
-        ("cost", f"about {views.usd(plan.cost_usd)} (prices: {plan.price_id})"),
+        ("cost", f"about {views.usd(expected)} (prices: {plan.price_id})"),
     ]
+    if expected > plan.cost_usd:
+        lines.append(("planned", f"{views.usd(plan.cost_usd)}; more is to be asked, or attempts have cost in vain"))
     if plan.approve_above_usd is not None:
         lines.append(("asks above", views.usd(plan.approve_above_usd)))
+    if approval.awaits_approval(plan, state):
+        again = views.usd(approval.covered_usd(expected))
+        lines.append(("asks again", f"once more than {again} is expected"))
     if plan.run_usd is not None:
         lines.append(("cap", views.usd(plan.run_usd)))
     return lines
 
 
 def _why(plan: RunPlan, state: RunState) -> str:
+    from lowtide.budget import approval
+
     if plan.approve_above_usd is None:
         return "the job sets no budget.approve_above_usd"
-    if plan.cost_usd <= plan.approve_above_usd:
+    if approval.expected_usd(plan, state) <= plan.approve_above_usd:
         return "the run costs no more than budget.approve_above_usd"
     if state.cancelled:
         return "the run is cancelled"
+    if state.approved_usd is None:
+        return "nothing is left to be asked"
     return "the run is approved already"

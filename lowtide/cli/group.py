@@ -7,7 +7,7 @@ import click
 from lowtide import __version__
 from lowtide.cli.approving import approve
 from lowtide.cli.ledgers import ledger
-from lowtide.cli.options import cache_options, ends_well, job_argument, json_option, window_option
+from lowtide.cli.options import cache_options, ends_well, job_argument, json_option, one_of, window_option
 from lowtide.cli.pricing import prices
 from lowtide.cli.reconciling import reconcile
 from lowtide.cli.spending import spend
@@ -64,6 +64,7 @@ def plan(job: str, window: str, out: str | None, quick: bool, no_cache: bool, re
     """
     from lowtide.cli import planning
 
+    one_of(no_cache, refresh)
     return planning.plan(job, window, out=out, quick=quick, use_cache=not no_cache, refresh=refresh, as_json=as_json)
 
 
@@ -104,6 +105,7 @@ def run(
     """
     from lowtide.cli import running
 
+    one_of(no_cache, refresh)
     return running.run(
         job,
         window,

@@ -14,10 +14,13 @@ import orjson
 from lowtide.billing.cells import cell
 from lowtide.billing.reading import Selection
 from lowtide.billing.sums import TOKEN_TYPES, Line, Sums
-from lowtide.cli.views import count, printable, usd
+from lowtide.cli.views import count, printable
+from lowtide.money import usd
 
 _WIDTH = 80
-_LABEL = 34
+_LABEL = 44
+_SHORTEST = 6
+_BETWEEN = " / "
 _GAP = "  "
 
 
@@ -39,7 +42,7 @@ def _money(title: str, amount: Callable[[Line], Decimal | None], *, always: bool
 
 
 def _usd(amount: Decimal | None) -> str:
-    return "?" if amount is None else usd(amount).removesuffix(" USD") if amount else "0"
+    return "?" if amount is None else usd(amount) if amount else "0"
 
 
 _TOKENS = (
@@ -71,8 +74,10 @@ def show(sums: Sums) -> None:
     """Tokens, then money, then what is not known."""
     lines = [*sums.lines, *sums.totals]
     several = len({line.currency for line in lines}) > 1
-    labels = [_label(line, line.keys, several=several) for line in sums.lines]
-    labels += [_label(line, ("total",), several=several) for line in sums.totals]
+    labels = _labels([line.keys for line in sums.lines])
+    labels += ["total"] * len(sums.totals)
+    if several:
+        labels = [f"{label} {line.currency}" for label, line in zip(labels, lines, strict=True)]
     title = " / ".join(sums.by)
     printed = [*_panels(f"{title}: tokens", _TOKENS, labels, lines)]
     printed += _panels(f"{title}: {'money' if several else lines[0].currency}", _MONEY, labels, lines)
@@ -85,14 +90,31 @@ def show(sums: Sums) -> None:
         click.echo(note, err=True)
 
 
-def _label(line: Line, keys: Sequence[str | None], *, several: bool) -> str:
-    text = " / ".join(printable(key) if key else "-" for key in keys)
-    text += f" {line.currency}" if several else ""
-    if len(text) <= _LABEL:
-        return text
-    # Names differ at their ends as often as at their beginnings.
-    half = (_LABEL - 1) // 2
-    return f"{text[: _LABEL - 1 - half]}…{text[-half:]}"
+def _labels(keys: Sequence[Sequence[str | None]]) -> list[str]:
+    """Keys side by side, each in a column of its own; the longest are shortened until a line has room for numbers.
+
+    Values that differ look different, whatever has to be left out of them.
+    """
+    columns = [[printable(value) if value else "-" for value in column] for column in zip(*keys, strict=True)]
+    widths = [max(map(len, column)) for column in columns]
+    room = _LABEL - len(_BETWEEN) * (len(columns) - 1)
+    while sum(widths) > room and max(widths) > _SHORTEST:
+        widths[widths.index(max(widths))] -= 1
+    shown = [_shortened(column, width) for column, width in zip(columns, widths, strict=True)]
+    return [_BETWEEN.join(parts).rstrip() for parts in zip(*shown, strict=True)]
+
+
+def _shortened(values: Sequence[str], width: int) -> list[str]:
+    """The values in so many characters: their beginning and end, or a number where these do not tell them apart."""
+    half = (width - 1) // 2
+    short = {text: text if len(text) <= width else f"{text[: width - 1 - half]}…{text[-half:]}" for text in values}
+    seen: dict[str, int] = {}
+    for text, said in short.items():
+        seen[said] = seen.get(said, 0) + 1
+        if seen[said] > 1:
+            mark = f"…{seen[said]}"
+            short[text] = f"{text[: width - len(mark)]}{mark}"
+    return [short[text].ljust(width) for text in values]
 
 
 def _panels(
@@ -120,6 +142,8 @@ def _panels(
 def _notes(sums: Sums) -> Iterator[str]:
     unpriced = sum(line.unpriced_tokens for line in sums.totals)
     unknown = sum(line.realtime_unknown for line in sums.totals)
+    if "kind" in sums.by:
+        yield "note: the totals add up what was processed (actual); billed and corrections stand under billed"
     if unpriced:
         yield f"note: no price is known for {count(unpriced, 'token')}: their cost is in no amount"
     if unknown and any(line.realtime is not None for line in sums.totals):

@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, ParamSpec, TypeVar
 import click
 
 from lowtide.cli.options import ends_well, json_option
+from lowtide.cli.roots import NOTHING, TIMES, open_root, say_no_ledger, since_until
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from lowtide.billing.reading import Selection
     from lowtide.protocols import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DONE, BROKEN, NOTHING = 0, 2, 3
-_TIMES = "a day, week, month or year (UTC), such as 2026-11-20, 2026-W47 or 2026-11"
+DONE, BROKEN = 0, 2
 _BY = "day, job, model, backend, window, run, kind, waste, token or tag:NAME; give it again for more than one"
 
 
@@ -34,7 +32,7 @@ def _selecting(command: Callable[P, R]) -> Callable[P, R]:
         click.option(
             "--only", metavar="JOBNAME", multiple=True, help="Of these jobs only, and not of all in the root."
         ),
-        click.option("--since", metavar="TIME", help=f"From then on: {_TIMES}."),
+        click.option("--since", metavar="TIME", help=f"From then on: {TIMES}."),
         click.option("--until", metavar="TIME", help="Before that begins."),
     )
     for option in reversed(options):
@@ -81,10 +79,10 @@ def _show(
 
     by = by or ("job",)
     check_keys(by)
-    selection, store = _selection(only, since, until), _store(job, root)
+    selection, (store, _) = _selection(only, since, until), open_root(job, root, given_as="--job")
     sums = sum_ledger(store, by, selection)
     if not sums.lines:
-        return _nothing(store, sums.files, only)
+        return _nothing(store, sums.files, selection)
     if form == "text":
         views.show(sums)
     elif form == "json":
@@ -139,11 +137,11 @@ def export(
     form = "parquet" if out.casefold().endswith(".parquet") else form
     if form is None:
         raise ConfigError(f"--out: found {out!r}; expected a file that ends in .parquet or .csv, or -")
-    selection, store = _selection(only, since, until), _store(job, root)
+    selection, (store, _) = _selection(only, since, until), open_root(job, root, given_as="--job")
     rows = focus_rows(store, selection, basis=basis, account=account)
     first = next(rows, None)
     if first is None:
-        return _nothing(store, sum(1 for _ in ledger_files(store, selection.jobs)), only)
+        return _nothing(store, sum(1 for _ in ledger_files(store, selection.jobs)), selection)
     with _replacing(out) as target:
         written = write_focus(chain([first], rows), target, form)
     if written.unpriced:
@@ -160,24 +158,29 @@ def check(file: str) -> int:
 
     Prints a line for each rule that is broken, with its row and its section; then the exit code is 2.
     """
+    broken = 0
+    for violation in _violations(file):
+        broken += 1
+        click.echo(violation)
+    if broken:
+        click.echo(f"{file}: {broken:,} violation{'' if broken == 1 else 's'} of FOCUS 1.2", err=True)
+        return BROKEN
+    click.echo(f"{file}: keeps the rules of FOCUS 1.2", err=True)
+    return DONE
+
+
+def _violations(file: str) -> Iterator[str]:
+    """What breaks a rule, a line each. What the reader of these lines raises is none of the file's errors."""
     from pathlib import Path
 
     from lowtide.billing.focus_files import check_focus
     from lowtide.errors import ConfigError
 
-    broken = 0
     try:
         with Path(file).open("rb") as source:
-            for violation in check_focus(source, Path(file).name):
-                broken += 1
-                click.echo(str(violation))
+            yield from map(str, check_focus(source, Path(file).name))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-    if broken:
-        click.echo(f"{file}: {broken:,} violations of FOCUS 1.2", err=True)
-        return BROKEN
-    click.echo(f"{file}: keeps the rules of FOCUS 1.2", err=True)
-    return DONE
 
 
 def _inherited(
@@ -191,60 +194,23 @@ def _inherited(
     return job, root, only or above.get("only", ()), since or above.get("since"), until or above.get("until")
 
 
-def _store(job: str | None, root: str | None) -> Store:
-    from pathlib import Path
-
-    from lowtide.connectors.stores import open_store
-    from lowtide.errors import ConfigError
-    from lowtide.job import load_job
-
-    if root is not None:
-        if job is not None:
-            raise ConfigError("--job and --root: one of them; a job file names its root")
-        return open_store(root)
-    if job is None and not Path("lowtide.yaml").exists():
-        raise ConfigError("lowtide.yaml: no such file; name a job file with --job, or a root with --root")
-    return open_store(load_job(Path(job or "lowtide.yaml")).output.root)
-
-
 def _selection(only: Sequence[str], since: str | None, until: str | None) -> Selection:
     from lowtide.billing.reading import Selection
-    from lowtide.errors import ConfigError
 
-    selection = Selection(frozenset(only), _start("--since", since), _start("--until", until))
-    if selection.since and selection.until and selection.since >= selection.until:
-        raise ConfigError(f"--until: {until} begins before there is anything since {since}; nothing lies between them")
-    return selection
+    return Selection(frozenset(only), *since_until(since, until))
 
 
-def _start(option: str, text: str | None) -> datetime | None:
-    """When a day, a month and so on begins. Raises ConfigError."""
-    from lowtide.errors import ConfigError
-    from lowtide.windows import parse_window
-
-    if text is None:
-        return None
-    try:
-        window = parse_window(text)
-    except ConfigError as error:
-        raise ConfigError(f"{option}: found {text!r}; expected {_TIMES}") from error
-    if ".." in text or "--" in text:
-        raise ConfigError(f"{option}: found {text!r}; expected {_TIMES}: --since and --until make a range together")
-    return window.start
-
-
-def _nothing(store: Store, files: int, only: Sequence[str]) -> int:
+def _nothing(store: Store, files: int, selection: Selection) -> int:
     """Say why there is nothing, and what to do."""
+    only = sorted(selection.jobs)
+    if not files:
+        return say_no_ledger(store, only)
     whose = f" of {', '.join(only)}" if only else ""
-    if files:
-        said = (
-            f"none of the {files:,} ledgers{whose} under {store.uri} has such an entry: try without --since and --until"
-        )
-    else:
-        said = (
-            f"there is no ledger{whose} under {store.uri}: a run writes one when it ends, so `lowtide run` comes first"
-        )
-    click.echo(said, err=True)
+    there = "the only ledger" if files == 1 else f"none of the {files:,} ledgers"
+    has = "has no such entry" if files == 1 else "has such an entry"
+    given = [f"--{name}" for name in ("since", "until") if getattr(selection, name) is not None]
+    advice = f"try without {' and '.join(given)}" if given else "what it adds up to is nothing that was bought or saved"
+    click.echo(f"{there}{whose} under {store.uri} {has}: {advice}", err=True)
     return NOTHING
 
 

@@ -9,7 +9,7 @@ from typing import ParamSpec
 
 import click
 
-from lowtide.errors import LowtideError
+from lowtide.errors import ConfigError, LowtideError
 
 P = ParamSpec("P")
 
@@ -54,3 +54,9 @@ cache_options = (
     click.option("--no-cache", is_flag=True, help="Take no answers that earlier runs have bought, and keep none."),
     click.option("--refresh", is_flag=True, help="Ask everything anew, and keep the new answers for later runs."),
 )
+
+
+def one_of(no_cache: bool, refresh: bool) -> None:
+    """Raises ConfigError for both: one keeps no answers, the other is there to keep new ones."""
+    if no_cache and refresh:
+        raise ConfigError("--no-cache and --refresh: one of them; only the second keeps its answers")

@@ -9,20 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import msgspec
 
 from lowtide import engine
 from lowtide.cli import running
 from lowtide.cli.progress import shown
 from lowtide.engine import Progress
 from lowtide.errors import StalePlan
-from lowtide.plan import Inputs, RunPlan, Work
-from lowtide.planning.planfile import PlanFile, Prints, prints_of, read_plan, write_plan
+from lowtide.inputs import Inputs
+from lowtide.plainjson import plain_json
+from lowtide.plan import RunPlan, Work
+from lowtide.planning.planfile import PlanFile, Prints, check_place, make_again, prints_of, read_plan, write_plan
 from lowtide.planning.staleness import changes_of_inputs, changes_of_work
 
 
 def plan(job: str, window: str, *, out: str | None, quick: bool, use_cache: bool, refresh: bool, as_json: bool) -> int:
     """Show the plan; with `out`, write it down as well."""
+    if out:
+        check_place(Path(out))
     work = running.prepare(job, window, keyed=False, use_cache=use_cache, refresh=refresh)
     prints: list[Prints] = []
 
@@ -35,7 +38,7 @@ def plan(job: str, window: str, *, out: str | None, quick: bool, use_cache: bool
     if out:
         write_plan(Path(out), planned, work, Path(job), prints[0])
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(planned)).decode())
+        click.echo(plain_json(planned).decode())
     else:
         from lowtide.cli import views
 
@@ -51,6 +54,11 @@ def _next(work: Work, planned: RunPlan, run: str, apply: str) -> str:
     known = engine.find_run(work, run_id=planned.run_id)
     if known is None:
         return apply or run
+    given_up = {shard.given_up for shard in known.state.shards.values()}
+    if engine.is_published(known) and "cancelled" in given_up:
+        return f"{run} goes on with this run, which was cancelled"
+    if engine.is_published(known) and "budget" in given_up:
+        return f"{run} goes on with this run once there is room: the budget left requests unasked"
     if engine.is_published(known):
         return f"nothing: run {planned.run_id} has asked this already, and to run it again does nothing"
     return f"{run} goes on with this run, which was begun at {known.plan.backend}"
@@ -71,16 +79,14 @@ def apply(path: str, *, direct: bool, wait: bool, as_json: bool) -> int:
         running.slim_arrow()
     work = running.prepare(planned.job_file, planned.window, writes=True, use_cache=planned.use_cache)
     work = replace(work, refresh=planned.plan.refresh > 0)
-    again = command(
-        "plan", *["--no-cache"] * (not planned.use_cache), *["--refresh"] * bool(planned.plan.refresh), "--out", path
-    )
+    again = make_again(planned, Path(path))
     _refuse(list(changes_of_work(planned, work)), planned, path, again)
     try:
         current = engine.apply_plan(
             work, planned.plan, lambda inputs: _refuse(list(changes_of_inputs(planned, inputs)), planned, path, again)
         )
     except StalePlan as error:
-        if again in str(error):
+        if again in str(error) or "by another plan" in str(error):
             raise
         raise StalePlan(f"{error}; make a new plan with: {again}") from error
     return running.go(current, command, direct=direct, wait=wait, use_cache=planned.use_cache, as_json=as_json)

@@ -93,7 +93,8 @@ def check(file: str) -> int:
     if found:
         return 2
     book = _book(file)
-    click.echo(f"{file}: {len(book.entries):,} prices, nothing is wrong with them: {book.book_id}")
+    it = "it" if len(book.entries) == 1 else "them"
+    click.echo(f"{file}: {_prices(len(book.entries))}, nothing is wrong with {it}: {book.book_id}")
     return 0
 
 
@@ -128,11 +129,16 @@ def import_(
     Prices that have changed end on the day when the new ones begin. What no source states is left out, never guessed.
     """
     from lowtide.connectors.prices.imported import united
+    from lowtide.errors import ConfigError
     from lowtide.prices.merging import merge
 
     day = made.date() if made else _today()
-    imports = _imports(litellm, aws, azure, day, provider, batched=batched)
     old = _book(out) if Path(out).exists() else None
+    if old and day < old.made:
+        raise ConfigError(
+            f"--date: found {day}; {out} is of {old.made}: prices of an earlier day cannot follow its own"
+        )
+    imports = _imports(litellm, aws, azure, day, provider, batched=batched)
     stated, skipped = united(imports)
     merged = merge(old.entries if old else (), [each for each in stated if not provider or each.provider in provider])
     sources = dict.fromkeys([*(old.sources if old else ()), *(each.source for each in imports)])
@@ -205,15 +211,15 @@ _KINDS: tuple[Callable[[Change], bool], ...] = (
 
 def _import_lines(out: str, imports: Sequence[Imported], merged: Merged, skipped: Sequence[Skipped]) -> Iterator[str]:
     for each in imports:
-        yield f"read     {each.source}: {len(each.entries):,} prices"
-    yield f"wrote    {out}: {len(merged.entries):,} prices, {_book(out).book_id}"
+        yield from _folded("read", f"{each.source}: {_prices(len(each.entries))}")
+    yield from _folded("wrote", f"{out}: {_prices(len(merged.entries))}, {_book(out).book_id}")
     yield f"         {len(merged.added):,} new, {len(merged.changed):,} changed, {merged.unchanged:,} as they were"
     yield from _difference_lines(merged.changed) if merged.changed else ()
     reasons: dict[str, list[str]] = {}
     for one in skipped:
         reasons.setdefault(one.why, []).append(one.what)
     for why, whats in sorted(reasons.items(), key=lambda each: -len(each[1])):
-        yield f"skipped  {len(whats):,}: {why}"
+        yield from _folded("skipped", f"{len(whats):,}: {why}")
         yield _cut(f"         such as {whats[0]}")
     if skipped:
         yield "         all of them with --json"
@@ -228,6 +234,21 @@ def _million(price: Decimal) -> str:
     scaled = (price * 1_000_000).normalize()
     exponent = scaled.as_tuple().exponent
     return f"{scaled:,.{max(2, -exponent if isinstance(exponent, int) else 2)}f}"
+
+
+def _folded(name: str, said: str) -> list[str]:
+    """A name and what is said of it, in lines of 80 columns where words allow it."""
+    from textwrap import wrap
+
+    indent = " " * 9
+    return wrap(
+        said, _WIDTH, initial_indent=f"{name:<9}", subsequent_indent=indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def _prices(number: int) -> str:
+    return f"{number:,} price{'' if number == 1 else 's'}"
 
 
 def _cut(line: str) -> str:

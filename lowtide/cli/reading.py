@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 
 import click
-import orjson
 import pyarrow.parquet as pq
 
 from lowtide import engine
@@ -16,6 +15,7 @@ from lowtide.cli import views
 from lowtide.cli.running import never_ran, prepare
 from lowtide.engine.publishing import results_path
 from lowtide.errors import ConfigError
+from lowtide.plainjson import plain_json
 from lowtide.plan import Work
 from lowtide.reporting import report_of
 
@@ -27,7 +27,7 @@ def show(job: str, window: str, *, rows: int, only: str | None, as_json: bool) -
         raise never_ran(work, job, window)
     found = list(islice(_rows(work, only), rows))
     if as_json:
-        click.echo(orjson.dumps(found, default=str, option=orjson.OPT_INDENT_2).decode())
+        click.echo(plain_json(found).decode())
     else:
         key = work.reading.get("id")
         views.show_rows(found, key=key if isinstance(key, str) and key in work.fields else "")

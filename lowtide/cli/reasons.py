@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from lowtide.engine import Run, is_published
 from lowtide.engine.publishing import results_path
+from lowtide.refusals import by_cap
 from lowtide.summary import FAILED, Summary
 
 MOST = 3
@@ -45,7 +46,7 @@ def reasons_of(run: Run, summary: Summary) -> list[Reason]:
                 pa.Table.from_batches([batch]).group_by(list(_KEYS), use_threads=False).aggregate([([], "count_all")])
             )
             for row in counted.to_pylist():
-                key = (row["status"], _LINE.sub("", row["status_reason"] or ""))
+                key = (row["status"], by_cap(_LINE.sub("", row["status_reason"] or "")))
                 if row["status"] in wanted:
                     found[key if key in found or len(found) < _DIFFERENT else (key[0], "other reasons")] += row[
                         "count_all"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from lowtide.cli.options import ends_well, job_argument, json_option
+from lowtide.cli.options import ends_well, json_option
+from lowtide.cli.roots import TIMES, has_ledger, open_root, say_no_ledger, since_until
 
 if TYPE_CHECKING:
     from datetime import date
@@ -17,16 +17,13 @@ if TYPE_CHECKING:
     from lowtide.billing.bill import BillLine
     from lowtide.billing.matching import Comparison
     from lowtide.billing.reconcile import Reconciliation, Written
-    from lowtide.protocols import Store
 
 DONE, DRIFT = 0, 4
 _WIDTH, _INDENT = 80, 17
-_DAY = click.DateTime(["%Y-%m-%d"])
-"""Days are in UTC, as bills are."""
 
 
 @click.command()
-@job_argument
+@click.argument("job", type=click.Path(), required=False)
 @click.option(
     "--bill",
     "bills",
@@ -36,19 +33,19 @@ _DAY = click.DateTime(["%Y-%m-%d"])
     help="An export: AWS CUR 2.0, FOCUS or Azure costs. Once for each file of it.",
 )
 @click.option("--root", metavar="ADDRESS", help="The root whose ledger is compared.  [default: the job's]")
-@click.option("--since", type=_DAY, metavar="YYYY-MM-DD", help="Only from this day (UTC) on.")
-@click.option("--until", type=_DAY, metavar="YYYY-MM-DD", help="Only before this day (UTC).")
+@click.option("--since", metavar="TIME", help=f"From then on: {TIMES}.")
+@click.option("--until", metavar="TIME", help="Before that begins.")
 @click.option("--map", "names", type=click.Path(), help="A YAML file: which models and units the bill's words mean.")
 @click.option("--tolerance", metavar="USD", default="0", show_default=True, help="Let lines pass that differ by less.")
 @click.option("--dry-run", is_flag=True, help="Compare, and write nothing.")
 @json_option
 @ends_well
 def reconcile(
-    job: str,
+    job: str | None,
     bills: tuple[str, ...],
     root: str | None,
-    since: datetime | None,
-    until: datetime | None,
+    since: str | None,
+    until: str | None,
     names: str | None,
     tolerance: str,
     dry_run: bool,
@@ -59,7 +56,7 @@ def reconcile(
     Shows every line that differs, with its file and row, and what could not be understood. Ends with 0 if nothing does,
     and with 4 otherwise. The same bill again writes nothing new.
     """
-    from datetime import UTC
+    from datetime import UTC, datetime
     from pathlib import Path
 
     from lowtide.billing.reconcile import reconcile as compare
@@ -68,9 +65,13 @@ def reconcile(
 
     allowed = _dollars(tolerance)
     known = read_names(Path(names)) if names else None
+    first, last = _days(since, until)
     opened = [open_bill(path, known) for path in bills]
-    store = _store(job, root)
-    found = compare(store, opened, since=_date(since), until=_date(until))
+    _check_files(bills)
+    store, _ = open_root(job, root)
+    if not has_ledger(store):
+        return say_no_ledger(store)
+    found = compare(store, opened, since=first, until=last)
     written = write_billed(store, found, datetime.now(UTC), dry_run=dry_run)
     if as_json:
         _print_json(found, written, allowed, dry_run=dry_run)
@@ -93,17 +94,27 @@ def _dollars(text: str) -> Decimal:
     return amount
 
 
-def _date(moment: datetime | None) -> date | None:
-    return moment.date() if moment else None
+def _days(since: str | None, until: str | None) -> tuple[date | None, date | None]:
+    from lowtide.errors import ConfigError
+
+    moments = since_until(since, until)
+    for option, text, moment in zip(("--since", "--until"), (since, until), moments, strict=True):
+        if moment and (moment.hour or moment.minute):
+            raise ConfigError(f"{option}: found {text!r}; bills go by days (UTC): give a whole day")
+    start, end = (moment.date() if moment else None for moment in moments)
+    return start, end
 
 
-def _store(job: str, root: str | None) -> Store:
-    from pathlib import Path
+def _check_files(bills: Sequence[str]) -> None:
+    """Raises ConfigError for a file that is given twice, under whatever name: its lines would count twice."""
+    from filecmp import cmp
+    from itertools import combinations
 
-    from lowtide.connectors.stores import open_store
-    from lowtide.job import load_job
+    from lowtide.errors import ConfigError
 
-    return open_store(root if root is not None else load_job(Path(job)).output.root)
+    for first, second in combinations(bills, 2):
+        if cmp(first, second, shallow=False):
+            raise ConfigError(f"--bill: {first} and {second} hold the same: give each file of a bill once")
 
 
 def _show(found: Reconciliation, written: Written, layouts: Sequence[str], *, dry_run: bool) -> None:
@@ -170,8 +181,9 @@ def _drift_lines(drifted: Sequence[Comparison], *, several: bool) -> Iterator[st
 
 def _usd(amount: Decimal, width: int = 0) -> str:
     """With its sign, and as many decimals as show that it is not nothing."""
-    decimals = 4 if not amount or amount.adjusted() >= -4 else min(1 - amount.adjusted(), 12)
-    return f"{amount:>+{width or 1},.{decimals}f}"
+    from lowtide.money import usd
+
+    return f"{'+' if amount >= 0 else ''}{usd(amount)}".rjust(width)
 
 
 def _summary(found: Reconciliation, written: Written, *, dry_run: bool) -> Iterator[tuple[str, str]]:
@@ -184,7 +196,7 @@ def _summary(found: Reconciliation, written: Written, *, dry_run: bool) -> Itera
     yield "lines", f"{found.read:,} read, {found.passed_over:,} of them for other services"
     kinds = {kind: len(found.of_kind(kind)) for kind in ("equal", "changed", "price", "extra", "missing")}
     said = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items() if number or kind == "equal")
-    yield "compared", f"{len(compared):,} lines, {views.usd(found.billed_usd)}: {said}"
+    yield "compared", f"{views.count(len(compared), 'line')}, {views.usd(found.billed_usd)}: {said}"
     usd = found.usd if abs(found.usd) > ROUNDING * len(compared) else found.usd * 0
     yield "drift", f"{found.tokens:+,} tokens, {_usd(usd)} USD" if found.tokens or usd else "none"
     if found.unknown:
@@ -195,15 +207,17 @@ def _summary(found: Reconciliation, written: Written, *, dry_run: bool) -> Itera
         yield "no usage", f"{views.count(len(found.charges), 'line')}, {cost} USD: {views.printable(names)}"
     if found.elsewhere:
         yield "elsewhere", f"{views.count(found.elsewhere, 'batch', 'batches')} in accounts that are not on this bill"
-    new = f"{written.billed:,} billed, {written.corrections:,} corrections"
+    new = f"{written.billed:,} billed, {views.count(written.corrections, 'correction')}"
     if not written.files:
-        yield "written", "nothing new: the ledger holds this bill already" if compared else "nothing"
+        matched = any(comparison.shares for comparison in compared)
+        held = "nothing new: the ledger holds this bill already"
+        yield "written", held if matched else "nothing: no line is for a batch of this root"
     else:
         yield "written", f"nothing, as asked; it would be {new}" if dry_run else new
 
 
 def _print_json(found: Reconciliation, written: Written, tolerance: Decimal, *, dry_run: bool) -> None:
-    import orjson
+    from lowtide.plainjson import plain_json
 
     data = {
         "bills": list(found.bills),
@@ -228,7 +242,7 @@ def _print_json(found: Reconciliation, written: Written, tolerance: Decimal, *, 
             "files": list(written.files),
         },
     }
-    click.echo(orjson.dumps(data, default=str, option=orjson.OPT_INDENT_2).decode())
+    click.echo(plain_json(data).decode())
 
 
 def _as_data(found: Comparison) -> dict[str, object]:

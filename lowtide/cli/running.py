@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-import msgspec
 import pyarrow as pa
 
 from lowtide import engine
@@ -22,6 +21,7 @@ from lowtide.engine import Run
 from lowtide.errors import ConfigError, StalePlan
 from lowtide.events import CancelRequested
 from lowtide.job import load_job
+from lowtide.plainjson import plain_json
 from lowtide.plan import RunPlan, Work
 from lowtide.planning.choosing import dollars
 from lowtide.planning.making import LATE
@@ -204,7 +204,7 @@ def _nothing_to_do(current: Run, command: Command, *, as_json: bool) -> int:
 
 def _tell(current: Run, summary: Summary, command: Command, *, as_json: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(summary)).decode())
+        click.echo(plain_json(summary).decode())
     else:
         # Its look costs a tenth of what a whole small run does; who wants JSON is spared it.
         from lowtide.cli import views

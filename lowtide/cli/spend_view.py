@@ -138,8 +138,8 @@ def _job_line(job: JobSpend, longest: Decimal, marks: _Marks) -> Text:
 def _caps(month: SpendMonth, marks: _Marks) -> list[Text]:
     if not month.caps:
         return [
-            Text("No cap is known: none in the root's lowtide.yaml, and no budget.month_usd of a job", style="dim"),
-            Text("that was given.", style="dim"),
+            Text("No cap is known: none in the root's lowtide.yaml, and no budget.month_usd of", style="dim"),
+            Text("a job that was given.", style="dim"),
         ]
     return [line for cap in month.caps for line in _cap_lines(cap, marks)]
 

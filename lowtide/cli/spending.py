@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lowtide.cli.options import ends_well, json_option
+from lowtide.cli.roots import has_ledger, open_root, say_no_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,29 +36,17 @@ def spend(job: str | None, root: str | None, month: str | None, page: str | None
     from datetime import UTC, datetime
 
     from lowtide.billing.spend import Month
+    from lowtide.budget.caps import job_caps
 
     now = datetime.now(UTC)
     wanted = Month.parse(month) if month else Month.of(now)
-    store, caps = _root(job, root)
-    _show(_read(store, caps, wanted, now), page=page, as_json=as_json)
+    store, loaded = open_root(job, root)
+    caps = job_caps(loaded.name, loaded.budget.month_usd) if loaded else ()
+    found = _read(store, caps, wanted, now)
+    if not found.jobs and not has_ledger(store):
+        return say_no_ledger(store)
+    _show(found, page=page, as_json=as_json)
     return 0
-
-
-def _root(job: str | None, root: str | None) -> tuple[Store, Sequence[Cap]]:
-    """The root, and the caps that the given job sets itself."""
-    from pathlib import Path
-
-    from lowtide.budget.caps import job_caps
-    from lowtide.connectors.stores import open_store
-    from lowtide.errors import ConfigError
-    from lowtide.job import load_job
-
-    if root is not None and job is None:
-        return open_store(root), ()
-    if root is not None:
-        raise ConfigError("a job and --root name two roots: give one of them")
-    loaded = load_job(Path(job or "lowtide.yaml"))
-    return open_store(loaded.output.root), job_caps(loaded.name, loaded.budget.month_usd)
 
 
 def _read(store: Store, caps: Sequence[Cap], month: Month, now: datetime) -> SpendMonth:
@@ -72,12 +61,12 @@ def _read(store: Store, caps: Sequence[Cap], month: Month, now: datetime) -> Spe
 
 
 def _show(found: SpendMonth, *, page: str | None, as_json: bool) -> None:
-    import msgspec
+    from lowtide.plainjson import plain_json
 
     if page is not None:
         _write_page(found, page)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+        click.echo(plain_json(found).decode())
     elif page is None:
         from lowtide.cli.spend_view import show_spend
 

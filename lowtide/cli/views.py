@@ -10,11 +10,17 @@ from urllib.parse import unquote
 from rich.console import Console
 from rich.text import Text
 
+from lowtide import money
 from lowtide.cli.reasons import Reason
 from lowtide.plan import PlannedDocuments, PlannedOption, Range, RunPlan
 from lowtide.planning.making import LATE
+from lowtide.prices.naming import price_named
+from lowtide.refusals import by_cap
 from lowtide.schemas import STATUSES
 from lowtide.summary import Summary
+
+_NAMES = 11
+"""Columns that the names of `print_pairs` take."""
 
 _COLOURS = {"ok": "green", "skipped": "yellow", "invalid": "red", "refused": "red", "error": "red"}
 
@@ -85,19 +91,15 @@ def _show_options(options: Sequence[PlannedOption]) -> None:
     for option in options:
         figures = f"{'-':>13} {'-':>13} {'-':>6}  -"
         if option.finish:
-            realtime = "-" if option.realtime_usd is None else _amount(option.realtime_usd)
+            realtime = "-" if option.realtime_usd is None else money.usd(option.realtime_usd)
             finish = moment(option.finish).removesuffix(" UTC")
-            figures = f"{_amount(option.cost_usd):>13} {realtime:>13} {_saved(option):>6}  {finish}"
+            figures = f"{money.usd(option.cost_usd):>13} {realtime:>13} {_saved(option):>6}  {finish}"
         mark = "*" if option.chosen else " "
         out.print(Text(f"{mark} {option.backend:<14} {figures}", style="bold" if option.chosen else ""), soft_wrap=True)
         region = f", {option.region}" if option.region else ""
         said = f"chosen; {option.finish_basis}" if option.chosen else option.why_not
         line = Text(f"    {option.model}{region}: ", style="dim")
         out.print(line.append(said, style="not dim"), soft_wrap=True)
-
-
-def _amount(amount: Decimal) -> str:
-    return usd(amount).removesuffix(" USD")
 
 
 def _saved(option: PlannedOption) -> str:
@@ -111,10 +113,12 @@ def _promises(plan: RunPlan, chosen: PlannedOption | None, caps: Sequence[str]) 
     lines: list[tuple[str, str | Text]] = []
     if chosen is not None:
         cost = f"{usd(chosen.cost_low_usd)} to {usd(chosen.cost_high_usd)}"
-        lines.append(("cost", f"about {usd(chosen.cost_usd)}; with 90 % from {cost}"))
+        between = f"; with 90 % from {cost}" if chosen.cost_high_usd > chosen.cost_low_usd else ""
+        lines.append(("cost", f"about {usd(chosen.cost_usd)}{between}"))
     else:
         lines.append(("cost", f"about {usd(plan.cost_usd)}"))
-    lines.append(("prices", f"{plan.price_id}{f', book {plan.price_book}' if plan.price_book else ''}"))
+    if priced := price_named(plan):
+        lines += _wrapped("prices", Text(printable(priced), style="not dim"))
     lines.append(("deadline", moment(plan.deadline)))
     if chosen is not None:
         lines.append(("shards", f"{chosen.shards:,}; {chosen.quota}"))
@@ -133,24 +137,31 @@ def _promises(plan: RunPlan, chosen: PlannedOption | None, caps: Sequence[str]) 
 
 
 def _notes(plan: RunPlan) -> list[tuple[str, str | Text]]:
-    return [("note", Text(note, style="bold red" if note.startswith(LATE) else "not dim")) for note in plan.notes]
+    notes = [Text(note, style="bold red" if note.startswith(LATE) else "not dim") for note in plan.notes]
+    return [line for note in notes for line in _wrapped("note", note)]
+
+
+def _wrapped(name: str, said: Text) -> list[tuple[str, str | Text]]:
+    """Words that nobody copies, in as many lines as the terminal's width makes of them."""
+    out = console()
+    lines = said.wrap(out, max(out.width - _NAMES, 20))
+    for line in lines:
+        line.rstrip()
+    return [("" if number else name, line) for number, line in enumerate(lines)]
 
 
 def usd(amount: Decimal) -> str:
-    """Four decimals, or as many as two digits of an amount need that would show as nothing."""
-    decimals = 4 if not amount or amount.adjusted() >= -4 else 1 - amount.adjusted()
-    return f"{amount:,.{decimals}f} USD"
+    """`0.0123 USD`, as `money.usd` has it."""
+    return f"{money.usd(amount)} USD"
 
 
 def show_reasons(reasons: Sequence[Reason], advice: Sequence[str]) -> None:
     """Why rows have no answer, a line for each of the most frequent reasons, and what to do next."""
-    room = max(console().width - 11, 20)
     lines: list[tuple[str, str | Text]] = []
     for found in reasons:
         said = Text(f"{found.rows:,} {found.status}", style=_COLOURS.get(found.status, ""))
         said.append(f": {printable(found.reason or 'no reason given')}", style="not dim")
-        said.truncate(room, overflow="ellipsis")
-        lines.append(("why", said))
+        lines += _wrapped("why", said)
     print_pairs([*lines, *(("next", command) for command in advice)])
 
 
@@ -184,8 +195,16 @@ def show_summary(summary: Summary) -> None:
         lines.append(("ledger", place(summary.ledger)))
     else:
         lines.append(("deadline", moment(summary.deadline)))
-    lines += [("waits", reason) for reason in summary.waiting_for[:3]]
+    lines += [line for said in _waits(summary.waiting_for) for line in _wrapped("waits", Text(said, style="not dim"))]
     print_pairs(lines)
+
+
+def _waits(waiting: Sequence[str]) -> list[str]:
+    """What shards wait for; those that wait for room under the same cap are counted together."""
+    shards: dict[str, list[str]] = {}
+    for said in waiting:
+        shards.setdefault(by_cap(said.partition(": ")[2]), []).append(said)
+    return [each[0] if len(each) == 1 else f"{len(each):,} shards: {why}" for why, each in list(shards.items())[:3]]
 
 
 def _spared(summary: Summary) -> list[tuple[str, str | Text]]:

@@ -16,8 +16,11 @@ from lowtide.cache.keys import question
 from lowtide.collecting.elsewhere import reused_rows, twin_table
 from lowtide.collecting.rows import asked_of, write_rows
 from lowtide.engine.context import Context
+from lowtide.errors import NotFound
+from lowtide.inputs import read_inputs, spool
 from lowtide.journal import Superseded
-from lowtide.plan import Work, read_inputs, spool
+from lowtide.plan import RunPlan
+from lowtide.protocols import Store
 from lowtide.records import DocumentBatch, FileInfo
 from lowtide.sharding import BuiltShard, Position, ShardBuilder
 from lowtide.sharding.builder import write_index
@@ -86,19 +89,30 @@ def _still_building(context: Context, now: RunState) -> bool:
 def known_answers(context: Context, folder: Path) -> Known:
     """What earlier runs have bought, as far as the run may use it. Its files are kept in `folder`."""
     store, work = context.store, context.work
-    questions = questions_of(work)
+    questions = questions_of(context.plan)
     indexes = {}
     if work.use_cache and not context.plan.refresh:
         indexes = {question: CacheIndex.open(store, question, folder) for question in dict.fromkeys(questions)}
         for warning in (warning for index in indexes.values() for warning in index.warnings):
             _LOG.warning("answers in the cache are passed over, and asked again: %s", warning)
-    return Known(work.operations, questions, indexes, exists=lambda source: store.info(source) is not None)
+    return Known(work.operations, questions, indexes, exists=lambda source: _is_usable(store, source))
 
 
-def questions_of(work: Work) -> list[str]:
-    """What each operation asks, of which model, as the cache knows it."""
-    backend = work.backend
-    return [question(operation.version, backend.model, backend.parameters) for operation in work.operations]
+def _is_usable(store: Store, source: str) -> bool:
+    """Whether a shard's rows are there, and can be read."""
+    try:
+        with store.open(source) as rows:
+            return "ordinal" in pa.ipc.open_file(rows).schema.names
+    except NotFound:
+        return False
+    except pa.ArrowException as error:
+        _LOG.warning("answers are asked again, since their file is damaged: %s: %s", store.uri_of(source), error)
+        return False
+
+
+def questions_of(plan: RunPlan) -> list[str]:
+    """What each operation of the run asks, of which model, as the cache knows it: whatever the job file says by now."""
+    return [question(operation.version, plan.model, plan.parameters) for operation in plan.operations]
 
 
 def _remember(context: Context, known: Known) -> None:

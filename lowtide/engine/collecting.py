@@ -57,7 +57,7 @@ def collect(context: Context, number: int) -> None:
     free = shard.fault == "quota" and context.clock() < context.plan.deadline
     again = bool(remaining) and not cancelled and shard.fault != "fatal"
     again &= free or tries < context.plan.attempts
-    left = outcomes.remaining(asked, lost=True)
+    left = outcomes.remaining(range(shard.total), lost=True)
     collected = e.Collected(
         at=context.clock(),
         shard=number,
@@ -69,7 +69,7 @@ def collect(context: Context, number: int) -> None:
         raw_bytes=raw_bytes,
     )
     if again:
-        context.journal.append(collected, _next_attempt(context, shard, remaining, free=free))
+        context.journal.append(collected, _next_attempt(context, shard, remaining, asked, free=free))
     else:
         settled = _settled(context, shard, index, outcomes, _leftover(context, shard))
         if cancelled and remaining:
@@ -84,13 +84,15 @@ def collect(context: Context, number: int) -> None:
 def abandon(context: Context, number: int) -> None:
     """Settle a shard whose batch, or whose output, is out of reach in a run that somebody wants to end.
 
-    Nobody has said that its records were not answered, so they count as lost, and are not asked again by themselves.
+    Nobody has said that its records were not answered, so they count as lost, and are not asked again by themselves;
+    and what was reserved for them stays, since all of it may be billed.
     """
     shard = context.state.shards[number]
     index = context.index(shard)
     outcomes = context.outcomes(shard, index)
     asked = _asked(outcomes, shard)
     outcomes.give_up(asked, shard.attempt)
+    outcomes.tallies.reconcile(shard.usage)
     now = context.clock()
     reached: list[e.AnyEvent] = []
     if shard.phase is Phase.SUBMITTED:
@@ -102,10 +104,12 @@ def abandon(context: Context, number: int) -> None:
         at=now,
         shard=number,
         attempt=shard.attempt,
-        remaining=len(outcomes.remaining(asked, lost=True)),
+        remaining=len(outcomes.remaining(range(shard.total), lost=True)),
         counts=outcomes.counts(asked),
-        tallies=(),
+        tallies=outcomes.tallies.entries(),
         answers=_save_answers(context, shard, outcomes),
+        # Unless the provider has said what it bills, it may bill all that was reserved.
+        unknown=shard.usage is None and shard.charged != 0,
     )
     settled = _settled(context, shard, index, outcomes, Verdict("skipped", "cancelled"))
     context.journal.append(*reached, collected, settled, guard=lambda state: state.shards[number] == shard)
@@ -142,7 +146,10 @@ def _may_be_late(context: Context, shard: ShardState) -> bool:
 
 def drain(context: Context, batch_id: str) -> None:
     """Stop a surplus batch; once it has ended, count all of its tokens as waste. Its answers are nobody's."""
-    surplus = context.state.attempts[batch_id]
+    surplus = context.state.attempts.get(batch_id)
+    if surplus is None or surplus.collected_at:
+        # Adopted meanwhile, or drained by somebody else.
+        return
     if surplus.on_demand:
         context.backend.cancel(batch_id)
     status = context.backend.poll(batch_id)
@@ -165,6 +172,18 @@ def drain(context: Context, batch_id: str) -> None:
         _discard(context, batch_id)
 
 
+def count(context: Context, number: int) -> None:
+    """Count the tokens of an ended batch whose answers nobody can read as the job file is now, so all as `lost`.
+
+    Its answers stay to be collected, and its tokens to be counted for what they are, once the job file is put back.
+    """
+    shard = context.state.shards[number]
+    lines = _output_lines(context, shard, lambda size: None)
+    tallies = waste_of(context.backend, lines, shard.usage, "lost")
+    counted = e.Counted(at=context.clock(), shard=number, attempt=shard.attempt, tallies=tallies)
+    context.journal.append(counted, guard=lambda state: state.shards[number] == shard)
+
+
 def settle(context: Context, number: int, reason: str, detail: str = "") -> None:
     """Settle a shard that will not be submitted (any more): there is nothing to ask, or nobody may.
 
@@ -176,9 +195,10 @@ def settle(context: Context, number: int, reason: str, detail: str = "") -> None
         return
     index = context.index(shard)
     outcomes = context.outcomes(shard, index)
+    left = len(outcomes.remaining(range(shard.total), lost=True))
     settled = _settled(context, shard, index, outcomes, Verdict("skipped", detail or reason))
     context.journal.append(
-        msgspec.structs.replace(settled, given_up=reason),
+        msgspec.structs.replace(settled, given_up=reason, remaining=left),
         guard=lambda now: now.shards[number] == shard and now.cancelled == cancelled,
     )
 
@@ -191,7 +211,8 @@ def reopen(context: Context, number: int) -> None:
     shard, everything = context.state.shards[number], context.state.reopen_everything
     outcomes = context.outcomes(shard, context.index(shard))
     remaining = outcomes.remaining(range(shard.total), lost=everything)
-    context.journal.append(_next_attempt(context, shard, remaining))
+    # How many there are says nothing: they may be others than those that were asked last.
+    context.journal.append(_next_attempt(context, shard, remaining, asked=()))
 
 
 def _leftover(context: Context, shard: ShardState) -> Verdict:
@@ -231,13 +252,17 @@ def _save_answers(context: Context, shard: ShardState, outcomes: Outcomes) -> st
     return name
 
 
-def _next_attempt(context: Context, shard: ShardState, remaining: Sequence[int], *, free: bool = False) -> e.Retrying:
+def _next_attempt(
+    context: Context, shard: ShardState, remaining: Sequence[int], asked: Sequence[int], *, free: bool = False
+) -> e.Retrying:
     """Write the request lines that are still to be answered. Line `n` of the first attempt's file is ordinal `n`.
+
+    If those are all that the last attempt `asked`, its file serves again.
 
     A batch that could not begin, or brought nothing, is given time.
     """
     attempt = shard.attempt + 1
-    if len(remaining) == shard.records:
+    if list(remaining) == list(asked):
         return _retrying(context, shard, shard.requests, shard.records, shard.size, free=free)
     name = f"requests/s{shard.number:05d}-a{attempt}-{secrets.token_hex(3)}.jsonl"
     wanted = set(remaining)

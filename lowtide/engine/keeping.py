@@ -24,11 +24,15 @@ def keep_answers(context: Context, folder: Path) -> None:
     """Enter the run's answers into the root's cache. Doing it again changes nothing. `folder` is for what it spools."""
     if not context.work.use_cache:
         return
-    questions = questions_of(context.work)
+    questions = questions_of(context.plan)
     for question in dict.fromkeys(questions):
         ops = [op for op, asked in enumerate(questions) if asked == question]
         if any(shard.total for shard in context.state.shards.values()):
-            write_entries(context.store, question, context.plan.run_id, _entries(context, ops), folder)
+            # When it was begun: a run that is asked for once more has not bought its answers anew.
+            asked_at = context.state.started_at
+            write_entries(
+                context.store, question, context.plan.run_id, _entries(context, ops), folder, asked_at=asked_at
+            )
             try:
                 compact(context.store, question, folder)
             except LowtideError as error:

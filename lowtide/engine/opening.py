@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,23 +15,15 @@ from lowtide import events as e
 from lowtide.engine.context import Context
 from lowtide.engine.publishing import published_table, results_path
 from lowtide.engine.run import Run
-from lowtide.engine.superseding import marker, open_runs, wind_down
+from lowtide.engine.superseding import check_within_reach, marker, open_runs, wind_down
 from lowtide.errors import ConfigError, CorruptJournal, StalePlan
+from lowtide.inputs import Inputs, list_inputs, spool
 from lowtide.journal import Journal
 from lowtide.ownership import this_owner
-from lowtide.plan import (
-    Candidate,
-    Inputs,
-    PlannedReplacement,
-    RunPlan,
-    Work,
-    check_candidates,
-    list_inputs,
-    run_id_of,
-    spool,
-)
+from lowtide.plan import Candidate, PlannedReplacement, RunPlan, Work, check_candidates, run_id_of
 from lowtide.planning.making import Before, plan_work
 from lowtide.planning.published import read_published
+from lowtide.planning.staleness import changes_of_run
 from lowtide.planning.survey import Counted
 from lowtide.protocols import Store
 
@@ -69,7 +61,9 @@ def open_run(work: Work, *, retry: bool = False, clock: Callable[[], float] = ti
     with spool() as folder:
         inputs = _listed(work, Path(folder))
         refresh = _next_refresh(work, inputs.sha256, clock)
-        stored = _read_plan(work.root, _prefix(work, run_id_of(work, inputs.sha256, refresh)))
+        run_id = run_id_of(work, inputs.sha256, refresh)
+        _check_before(work, run_id, clock)
+        stored = _read_plan(work.root, _prefix(work, run_id))
         if stored is None:
             plan = _planned(work, inputs, Path(folder), clock, exact=False, refresh=refresh)
             stored = _store_plan(work, plan, inputs)
@@ -86,7 +80,8 @@ def apply_plan(
     """The run that a plan describes: with its backend, deadline and prices, begun now or going on.
 
     `check` is shown what the source holds now, and raises StalePlan if that is not what was planned. Raises StalePlan
-    if the job file asks something else, or if the run was begun meanwhile by another plan, at another backend.
+    if the job file asks something else, or if the run was begun by another plan, with another backend, price, limit or
+    number of attempts. Its deadline may be another one: a run keeps the one that it was begun with.
     """
     asked_at = _asking(work, clock)
     with spool() as folder:
@@ -94,16 +89,18 @@ def apply_plan(
         check(inputs)
         if run_id_of(work, inputs.sha256, plan.refresh) != plan.run_id:
             raise StalePlan(f"plan of run {plan.run_id}: the job file, or what it reads, is not what was planned")
+        _check_before(work, plan.run_id, clock)
         stored = _read_plan(work.root, plan.prefix)
         if stored is None:
             if clock() > plan.deadline:
                 raise StalePlan(f"plan of run {plan.run_id}: its deadline has passed")
             # Under another root, or an emptied one, the same plan's batches must not be taken for those of this run.
             stored = _store_plan(work, msgspec.structs.replace(plan, nonce=secrets.token_hex(4)), inputs)
-    if (stored.backend, stored.model, stored.region) != (plan.backend, plan.model, plan.region):
+    if differing := list(changes_of_run(stored, plan)):
+        told = "".join(f"\n  {change}" for change in differing)
         raise StalePlan(
-            f"run {plan.run_id} was begun at {stored.backend}, model {stored.model}, and the plan names "
-            f"{plan.backend}, model {plan.model}"
+            f"run {plan.run_id} was begun by another plan, and goes by that one:{told}\nlowtide run goes on with it as "
+            f"it was begun; if it has sent nothing yet, it may be begun anew: delete {work.root.uri_of(plan.prefix)}"
         )
     return _asked_for(_attach(work, stored, clock), asked_at)
 
@@ -147,13 +144,25 @@ def find_run(work: Work, *, run_id: str | None = None, clock: Callable[[], float
     return None if plan is None else _attach(work, plan, clock)
 
 
+def _check_before(work: Work, run_id: str, clock: Callable[[], float]) -> None:
+    """Raise StalePlan if another run has batches out that cannot be seen with the job file as it is now."""
+    for before in _others(work, run_id, clock):
+        check_within_reach(before)
+
+
+def _others(work: Work, run_id: str, clock: Callable[[], float]) -> Iterator[Run]:
+    """The open runs of the job and window beside this one."""
+    for other in open_runs(work):
+        plan = None if other == run_id else _read_plan(work.root, _prefix(work, other))
+        if plan is not None:
+            yield _attach(work, plan, clock)
+
+
 def with_chores(run: Run) -> Run:
     """The run, with other runs of its job and window to wind down: begun, and not known to be finished."""
-    work = run.context.work
-    for run_id in open_runs(work):
-        plan = None if run_id == run.plan.run_id else _read_plan(work.root, f"{work.folder}/{run_id}")
-        if plan is not None:
-            run.chores.append(partial(wind_down, _attach(work, plan, run.context.clock)))
+    for before in _others(run.context.work, run.plan.run_id, run.context.clock):
+        run.before.append(before)
+        run.chores.append(partial(wind_down, before))
     return run
 
 
@@ -248,7 +257,7 @@ def _attach(work: Work, plan: RunPlan, clock: Callable[[], float]) -> Run:
 def _planned_candidate(work: Work, plan: RunPlan) -> Candidate | None:
     """The one of the job's backends that the plan names: in the same region, if there are several."""
     named = [found for found in work.allowed if (found.backend.name, found.backend.model) == (plan.backend, plan.model)]
-    alike = [found for found in named if dict(found.backend.parameters) == plan.parameters] or named
+    alike = [found for found in named if dict(found.backend.parameters) == plan.parameters]
     return next((found for found in alike if found.backend.region == plan.region), alike[0] if alike else None)
 
 

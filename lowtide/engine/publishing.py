@@ -22,10 +22,10 @@ from lowtide.engine.building import questions_of
 from lowtide.engine.context import Context
 from lowtide.engine.keeping import keep_answers, read_columns
 from lowtide.errors import StalePlan
+from lowtide.inputs import spool
 from lowtide.journal import Superseded
 from lowtide.ledger import entries, ledger_table, moment, saved, spent
 from lowtide.money import allocate
-from lowtide.plan import spool
 from lowtide.prices import PICO
 from lowtide.protocols import Store
 from lowtide.schemas import CONTRACT_VERSION, RUNS, STATUSES
@@ -184,7 +184,7 @@ def _sources(context: Context, shards: Sequence[ShardState], folder: Path) -> It
         repeated = twin_rows(
             [opener(shard.twin_rows) for shard in shards if shard.twin_rows],
             [opener(shard.rows) for shard in shards if shard.total],
-            questions_of(context.work),
+            questions_of(context.plan),
             folder,
             total=total,
             field_names=context.plan.fields,
@@ -223,6 +223,8 @@ def _run_row(context: Context, state: RunState, found: Written, now: float, writ
     for attempt in attempts:
         for tally in attempt.tallies:
             tokens[tally.token_type] += tally.quantity
+    # A shard that was given up before it was asked has used no tokens: estimates would be too low by its text.
+    asked = [state.shards[number] for number in sorted({attempt.shard for attempt in attempts})]
     waiting = _covered([(attempt.submitted_at, attempt.ended_at) for attempt in attempts if attempt.ended_at])
     return {
         "run_id": plan.run_id,
@@ -234,6 +236,7 @@ def _run_row(context: Context, state: RunState, found: Written, now: float, writ
         "rows": found.rows,
         **{status: found.counts.get(status, 0) for status in STATUSES},
         "requests": sum(shard.total for shard in state.shards.values()),
+        "asked_requests": sum(shard.total for shard in asked),
         "shards": len(state.shards),
         "batches": len(attempts),
         "attempts": max((attempt.attempt for attempt in attempts), default=0),
@@ -241,7 +244,7 @@ def _run_row(context: Context, state: RunState, found: Written, now: float, writ
         "planned_output_tokens": plan.output_tokens,
         "input_tokens": tokens["input"] + tokens["cached_input"],
         "output_tokens": tokens["output"] + tokens["reasoning"],
-        "text_bytes": sum(shard.text_bytes for shard in state.shards.values()),
+        "text_bytes": sum(shard.text_bytes for shard in asked),
         "reused_requests": sum(shard.reused for shard in state.shards.values()),
         "twin_requests": sum(shard.twins for shard in state.shards.values()),
         "planned_cost_usd": plan.cost_usd,

@@ -28,7 +28,7 @@ from lowtide.decisions import (
 )
 from lowtide.engine import building, collecting, publishing, submitting
 from lowtide.engine.context import PATIENCE, Context
-from lowtide.engine.spending import Spending
+from lowtide.engine.spending import Spending, highest_price
 from lowtide.errors import LowtideError, StalePlan, Terminal, Transient
 from lowtide.journal import Superseded
 from lowtide.ledger import spent
@@ -69,9 +69,11 @@ class Run:
         self._documents = context.state.documents
         self._unseen: dict[int, float] = {}
         self._over_since = 0.0
+        self._held_since = 0.0
         self._over_budget = False
         self.trouble = ""
         self.chores: list[Callable[[], bool]] = []
+        self.before: list[Run] = []
 
     @property
     def plan(self) -> RunPlan:
@@ -96,7 +98,7 @@ class Run:
             live_batches=limits.live_batches,
             consistent_lookup=limits.consistent_lookup,
             cap=context.work.run_usd,
-            price_of=lambda shard: _highest_price(shard, context),
+            price_of=lambda shard: highest_price(shard, context),
             minimum_records=limits.minimum_records,
             rooms=self.spending.rooms(),
             held=self.spending.held(),
@@ -128,11 +130,13 @@ class Run:
         self.check_places()
         if self.differs():
             raise StalePlan(
-                f"run {self.plan.run_id} was planned for other operations, or another backend or model, than the job "
-                "file names now; put the job file back to go on with it, or run the job again to begin a new run"
+                f"run {self.plan.run_id} was planned for other operations, or another backend, model or parameters, "
+                "than the job file names now; put the job file back to go on with it, or run the job again to begin a "
+                "new run"
             )
         self.refresh()
         self._do_chores()
+        leave = (*leave, Build) if self.holds_build else leave
         self.spending.refresh()
         looked: set[Action] = set()
         failed: set[Action] = set()
@@ -157,7 +161,7 @@ class Run:
             return "done" if decision.done else "settled"
         if self.state.build_finished and self.awaits_approval:
             return f"waiting for approval: {command_of(self.plan)}"
-        return "waiting for answers"
+        return "waiting for the run before this one" if self.holds_build else "waiting for answers"
 
     def perform(self, actions: Sequence[Action], listen: Listener = lambda progress: None) -> set[Action]:
         """Carry out actions, decided on the state at hand. One that another process has overtaken is passed over.
@@ -197,6 +201,25 @@ class Run:
                 left.append(chore)
         self.chores = left
 
+    @property
+    def is_out(self) -> bool:
+        """Whether batches of the run may still be answered, or were and are not collected."""
+        out = (Phase.SUBMITTING, Phase.SUBMITTED, Phase.ENDED, Phase.COLLECTED)
+        return any(shard.phase in out for shard in self.state.shards.values())
+
+    @property
+    def holds_build(self) -> bool:
+        """Whether to wait for the runs before this one: what they have answered need not be asked again.
+
+        Not for ever: their batches may take as long as they like to stop.
+        """
+        if not self.context.work.use_cache or self.state.build_finished:
+            return False
+        if not self.chores or not any(run.is_out and not run.differs() for run in self.before):
+            return False
+        self._held_since = self._held_since or self.context.clock()
+        return self.context.clock() - self._held_since < PATIENCE
+
     def _chores_done(self, *, over: bool) -> bool:
         """Whether nothing is left to do for runs before this one, or this one is over and has waited long enough."""
         if not self.chores or not over:
@@ -223,14 +246,16 @@ class Run:
         purse = Purse(
             context.work.run_usd, spent(self.state, context.work.price), self.state.reserved, self.spending.rooms()
         )
-        return any(not purse.too_small(_highest_price(shard, context), Decimal(0)) for shard in shards)
+        return any(not purse.too_small(highest_price(shard, context), Decimal(0)) for shard in shards)
 
     def differs(self) -> bool:
         """Whether the work at hand asks other questions, or asks them elsewhere, than this run was planned to."""
         plan, work = self.plan, self.context.work
         planned = [(op.name, op.version) for op in plan.operations]
         asked = [(op.name, op.version) for op in work.operations]
-        return planned != asked or (plan.backend, plan.model) != (work.backend.name, work.backend.model)
+        if planned != asked or (plan.backend, plan.model) != (work.backend.name, work.backend.model):
+            return True
+        return plan.parameters != dict(work.backend.parameters)
 
     def check_places(self) -> None:
         """Raise StalePlan if batches that are still out lie where the backend at hand does not look."""
@@ -336,7 +361,7 @@ class Run:
                 self.context.backend.cancel(shard.batch_id)
         except Transient as error:
             blind = self._blind(number)
-            if stop and blind > self.context.work.grace.total_seconds():
+            if stop and blind > self.context.work.grace.total_seconds() and not self.differs():
                 collecting.abandon(self.context, number)
             elif blind > _LONGEST_BLIND:
                 raise Terminal(
@@ -362,15 +387,6 @@ class Run:
                     region=status.region,
                 )
             )
-
-
-def _highest_price(shard: ShardState, context: Context) -> Decimal:
-    """What an attempt at the shard may cost at most: every byte a token, every answer as long as it may be."""
-    price = context.work.price.of(on_demand=shard.records < context.backend.limits.minimum_records)
-    longest = max(operation.max_output_tokens for operation in context.work.operations)
-    asked = max(price.unit("input"), price.unit("cached_input"))
-    answered = max(price.unit("output"), price.unit("reasoning"))
-    return asked * shard.size + answered * shard.records * longest
 
 
 def drive(

@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import Sequence
 from decimal import Decimal
 
+import msgspec
+
 from lowtide import events as e
 from lowtide.decisions import CLOCK_SKEW, Submit
 from lowtide.engine.context import Context
@@ -74,7 +76,8 @@ def submit(context: Context, action: Submit, spending: Spending) -> None:
         )
     except Superseded:
         # Another process has not waited for this batch. It may be adopted by now; if not, it runs for nobody.
-        leave(context, shard, [batch_id], on_demand=action.on_demand)
+        leave(context, msgspec.structs.replace(shard, reserved=action.reserve), [batch_id], on_demand=action.on_demand)
+        spending.settle()
         raise
 
 
@@ -90,7 +93,11 @@ def _refused(context: Context, shard: ShardState, reason: str, *, pause: float) 
 
 
 def leave(context: Context, shard: ShardState, batch_ids: Sequence[str], *, on_demand: bool) -> None:
-    """Note batches that nobody waits for, so that they are stopped, and what they cost is not forgotten."""
+    """Note batches that nobody waits for, so that they are stopped, and what they cost is not forgotten.
+
+    Each may cost what is reserved for the shard, or was for the batch that its attempt goes on with.
+    """
+    kept = context.state.attempts.get(f"{shard.number}-{shard.attempt}")
     for batch_id in batch_ids:
         with contextlib.suppress(Superseded):
             context.journal.append(
@@ -100,6 +107,7 @@ def leave(context: Context, shard: ShardState, batch_ids: Sequence[str], *, on_d
                     attempt=shard.attempt,
                     batch_id=batch_id,
                     on_demand=on_demand,
+                    reserved=shard.reserved or (kept.reserved if kept is not None else Decimal(0)),
                 )
             )
 

@@ -18,7 +18,7 @@ from lowtide.protocols import Store
 _RUNS = 8
 _WINDOWS = 4
 _ROWS = 20_000
-_RUN_COLUMNS = ("run_id", "model", "requests", "input_tokens", "text_bytes", "cancelled")
+_RUN_COLUMNS = ("run_id", "model", "asked_requests", "input_tokens", "text_bytes", "cancelled")
 _ROW_COLUMNS = ("run_id", "operation_version", "model", "input_tokens", "output_tokens", "attempts", "cached")
 
 
@@ -35,8 +35,8 @@ class Answers:
 class PastRun:
     """One run: its totals, and its answers by the version of their operation.
 
-    `text_bytes` is the text of all requests. `again` is how many tokens, in those of first attempts, were spent on
-    further ones.
+    `requests` are those that were asked, and `text_bytes` is the text in them. `again` is how many tokens, in those of
+    first attempts, were spent on further ones.
     """
 
     model: str
@@ -91,7 +91,7 @@ def read_history(store: Store, job: str) -> History:
 
 
 def _past_run(store: Store, results: str, row: Mapping[str, object]) -> PastRun | None:
-    numbers = [row[name] for name in ("requests", "input_tokens", "text_bytes")]
+    numbers = [row[name] for name in ("asked_requests", "input_tokens", "text_bytes")]
     requests, tokens, text_bytes = (value if isinstance(value, int) else 0 for value in numbers)
     if row["cancelled"] or not requests or not tokens or not text_bytes:
         return None

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias
 
 import orjson
@@ -99,13 +99,10 @@ def _money(value: object) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise expected("an amount in USD such as 25 or 2.50")
     # A float's shortest spelling is what stands in the file; through binary, 0.1 would become 0.1000000000000000055.
-    text = f"{value:f}" if isinstance(value, float) and abs(value) < 1e-4 else str(value)
+    text = format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)
     if not _MONEY.fullmatch(text):
-        raise expected("an amount in USD from 0 up, with at most 12 digits behind the point")
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise expected("an amount in USD such as 25 or 2.50") from None
+        raise expected("an amount in USD from 0 up, with at most 15 digits before the point and 12 behind it")
+    return Decimal(text)
 
 
 def _job_name(value: str) -> str:

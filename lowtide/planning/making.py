@@ -11,9 +11,9 @@ import msgspec
 
 from lowtide.estimating import NO_HISTORY, Corpus, Estimate, History, estimate, read_history
 from lowtide.ids import RECORD_ID_LENGTH
+from lowtide.inputs import Inputs
 from lowtide.plan import (
     Candidate,
-    Inputs,
     PlannedDocuments,
     PlannedOption,
     PlannedReplacement,

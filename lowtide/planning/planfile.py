@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,13 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from lowtide import __version__
-from lowtide.errors import ConfigError
-from lowtide.plan import Inputs, PlannedPrice, RunPlan, Work, read_listing
+from lowtide.errors import ConfigError, StalePlan
+from lowtide.inputs import Inputs, read_listing
+from lowtide.plainjson import plain_json
+from lowtide.plan import PlannedPrice, RunPlan, Work
 
 FORMAT = "lowtide plan 1"
 """Goes up when an older version could not read the file any more."""
 
 _READING, _MAKING = 1 << 20, 10_000
+
+_SMALLEST, _LARGEST = -100, 26
+"""Powers of ten that amounts lie between: decimal128(38,12) has 26 digits before the point, and it takes a gigabyte to
+write out what a file may call 1e-999999999."""
 
 Prints = npt.NDArray[np.uint64]
 """For each file, 32 bits of its address and 32 of its etag and size: how many have changed is told by."""
@@ -66,7 +74,10 @@ class PlannedSettings(msgspec.Struct, frozen=True):
 
 
 class PlanFile(msgspec.Struct, frozen=True):
-    """A plan that was written down. `job_file` is absolute; `files` are the inputs' `Prints`, in base64."""
+    """A plan that was written down. `job_file` is absolute; `files` are the inputs' `Prints`, in base64.
+
+    `sha256` is the digest of all else: a plan is applied as it was written, or not at all.
+    """
 
     format: str
     lowtide: str
@@ -77,6 +88,7 @@ class PlanFile(msgspec.Struct, frozen=True):
     candidates: tuple[PlannedCandidate, ...]
     settings: PlannedSettings
     files: str
+    sha256: str = ""
 
     @property
     def prints(self) -> Prints:
@@ -123,7 +135,7 @@ def compare_prints(before: Prints, now: Prints) -> ChangedFiles:
 
 
 def write_plan(path: Path, plan: RunPlan, work: Work, job_file: Path, prints: Prints) -> None:
-    """Write the plan. Raises ConfigError if the file cannot be written."""
+    """Write the plan, with its digest. Raises ConfigError if the file cannot be written."""
     content = PlanFile(
         format=FORMAT,
         lowtide=__version__,
@@ -136,13 +148,28 @@ def write_plan(path: Path, plan: RunPlan, work: Work, job_file: Path, prints: Pr
         files=base64.b64encode(prints.astype("<u8").tobytes()).decode(),
     )
     try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+        path.write_bytes(sealed(plain_json(content)) + b"\n")
     except OSError as error:
         raise ConfigError(f"{path}: the plan cannot be written: {error.strerror or type(error).__name__}") from error
 
 
+def check_place(path: Path) -> None:
+    """Raise ConfigError if no plan can be written there, before anything is read for it."""
+    folder = path.parent
+    if path.is_dir():
+        raise ConfigError(f"{path}: the plan cannot be written: it is a folder; name a file, such as {path}/plan.json")
+    if not folder.is_dir():
+        raise ConfigError(f"{path}: the plan cannot be written: there is no folder {folder}; make it, or name another")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ConfigError(f"{path}: the plan cannot be written: you may not write there; name another place")
+
+
 def read_plan(path: Path) -> PlanFile:
-    """Read a plan that `write_plan` wrote. Raises ConfigError that names the file and the field."""
+    """Read a plan that `write_plan` wrote, as it was written.
+
+    Raises ConfigError that names the file and what is wrong with it, and StalePlan if another version of Lowtide wrote
+    it: that may plan otherwise.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -151,14 +178,12 @@ def read_plan(path: Path) -> PlanFile:
             f"write a plan with: lowtide plan --out {path}"
         ) from error
     try:
-        found = msgspec.json.decode(data, type=_Head)
+        found = msgspec.json.decode(data, type=_Format)
         if found.format == FORMAT:
-            plan = msgspec.json.decode(data, type=PlanFile)
-            plan.prints  # noqa: B018 - raises for what is none
-            return plan
+            return _checked(data, path)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_field(str(error))}; {_AGAIN}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a plan: {error}; {_AGAIN}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
@@ -168,8 +193,94 @@ def read_plan(path: Path) -> PlanFile:
     )
 
 
-class _Head(msgspec.Struct):
+def sealed(data: bytes) -> bytes:
+    """The JSON of a plan file with its digest, whatever that was before."""
+    content = msgspec.json.decode(data)
+    content["sha256"] = _digest(content)
+    return msgspec.json.format(msgspec.json.encode(content))
+
+
+def _digest(content: dict[str, object]) -> str:
+    """The SHA-256 of everything but the digest, whatever the spaces between and the order of the names."""
+    rest = {name: value for name, value in content.items() if name != "sha256"}
+    return hashlib.sha256(msgspec.json.encode(rest, order="sorted")).hexdigest()
+
+
+class _Format(msgspec.Struct):
     format: str
+
+
+class _HeadPlan(msgspec.Struct):
+    refresh: int
+
+
+class _Head(msgspec.Struct):
+    """What is needed to say how a plan is made again. Every version writes it."""
+
+    lowtide: str
+    job_file: str
+    window: str
+    use_cache: bool
+    plan: _HeadPlan
+    sha256: str
+
+
+def make_again(planned: PlanFile | _Head, path: Path) -> str:
+    """The command that writes a new plan in the place of this one."""
+    options = ["--no-cache"] * (not planned.use_cache) + ["--refresh"] * bool(planned.plan.refresh)
+    window = ["--window", planned.window] * (planned.window != "all")
+    return shlex.join(["lowtide", "plan", planned.job_file, *window, *options, "--out", str(path)])
+
+
+def _checked(data: bytes, path: Path) -> PlanFile:
+    """The plan, if it is whole, of this version, and fits together."""
+    head = msgspec.json.decode(data, type=_Head)
+    if head.sha256 != _digest(msgspec.json.decode(data)):
+        raise ConfigError(f"was changed after it was written: make a new plan with: {make_again(head, path)}")
+    if head.lowtide != __version__:
+        raise StalePlan(
+            f"{path}: was written by version {head.lowtide} of lowtide, and this is {__version__}: "
+            f"make a new plan with: {make_again(head, path)}"
+        )
+    planned = msgspec.json.decode(data, type=PlanFile)
+    planned.prints  # noqa: B018 - raises for what is none
+    for place in _boundless(msgspec.to_builtins(planned, builtin_types=(Decimal,)), ""):
+        raise ConfigError(f"{place}: found what is no amount in USD; {_AGAIN}")
+    for place in _unfit(planned):
+        raise ConfigError(f"plan.{place}: is not what the rest of the file says; {_AGAIN}")
+    return planned
+
+
+def _boundless(value: object, place: str) -> Iterator[str]:
+    """Where there are amounts that are not finite, or beyond all bounds."""
+    if isinstance(value, Decimal):
+        if not value.is_finite() or not _SMALLEST < value.adjusted() < _LARGEST:
+            yield place
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from _boundless(one, f"{place}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for number, one in enumerate(value):
+            yield from _boundless(one, f"{place}[{number}]")
+
+
+def _unfit(planned: PlanFile) -> Iterator[str]:
+    """The parts of the plan that are not those of its settings, or of one of its candidates."""
+    plan, settings = planned.plan, planned.settings
+    if plan.window != planned.window:
+        yield "window"
+    for name in ("fields", "shard_records", "attempts", "run_usd", "approve_above_usd", "tags"):
+        if getattr(plan, name) != getattr(settings, name):
+            yield name
+    price = plan.price or PlannedPrice("", "", {})
+    chosen = PlannedCandidate(plan.backend, plan.model, plan.region, plan.parameters, price)
+    alike = [found for found in planned.candidates if (found.backend, found.model) == (plan.backend, plan.model)]
+    if not alike:
+        yield "backend"
+    elif chosen not in alike or plan.price_id != price.price_id:
+        yield "price"
+    if plan.options and [option.cost_usd for option in plan.options if option.chosen] != [plan.cost_usd]:
+        yield "cost_usd"
 
 
 def _field(message: str) -> str:

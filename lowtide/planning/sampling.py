@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from lowtide.plan import read_listing
+from lowtide.inputs import read_listing
 from lowtide.records import FileInfo
 
 MOST_BYTES = 16_000_000

@@ -8,7 +8,8 @@ from decimal import Decimal
 
 import msgspec
 
-from lowtide.plan import Inputs, PlannedPrice, Work
+from lowtide.inputs import Inputs
+from lowtide.plan import PlannedPrice, RunPlan, Work
 from lowtide.planning.planfile import (
     PlanFile,
     PlannedCandidate,
@@ -38,6 +39,25 @@ def changes_of_inputs(planned: PlanFile, inputs: Inputs) -> Iterator[str]:
     counts = ((found.more, "more"), (found.less, "less"), (found.changed, "changed"))
     told = [f"{number:,} file{'s' if number != 1 else ''} {what}" for number, what in counts if number]
     yield f"inputs: {', '.join(told) or 'the listing has another order'}"
+
+
+def changes_of_run(begun: RunPlan, plan: RunPlan) -> Iterator[str]:
+    """What a run goes by otherwise than this plan says: where it asks, at which price, and how much it may spend."""
+    if (begun.backend, begun.model, begun.region) != (plan.backend, plan.model, plan.region):
+        was, now = (f"{one.backend}, model {one.model}, {one.region or 'no region'}" for one in (begun, plan))
+        yield f"it was begun at {was}, and the plan names {now}"
+    none = PlannedPrice("none", "", {})
+    if begun.price is not None and plan.price is not None:
+        yield from _price(f"price of {begun.backend}, {begun.model}", begun.price, plan.price)
+        words = f"price of {begun.backend}, {begun.model}, on demand"
+        yield from _price(words, begun.price.on_demand or none, plan.price.on_demand or none)
+    for name, old, new in (
+        ("budget.approve_above_usd", begun.approve_above_usd, plan.approve_above_usd),
+        ("budget.run_usd", begun.run_usd, plan.run_usd),
+        ("limits.attempts", begun.attempts, plan.attempts),
+    ):
+        if old != new:
+            yield f"{name}: {_shown(name, old)} -> {_shown(name, new)}"
 
 
 _SETTINGS: Mapping[str, str] = {

@@ -15,7 +15,8 @@ from lowtide import ids
 from lowtide.cache.index import CacheIndex
 from lowtide.cache.keys import question
 from lowtide.estimating import Corpus
-from lowtide.plan import Inputs, Work, read_listing
+from lowtide.inputs import Inputs, read_listing
+from lowtide.plan import Work
 from lowtide.planning.published import NOTHING_PUBLISHED, PublishedDocuments
 from lowtide.planning.sampling import MOST_BYTES, Stratum, choose_files, format_of
 from lowtide.records import DocumentBatch

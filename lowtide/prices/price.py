@@ -17,7 +17,7 @@ class Price:
     """What one backend charges: USD for one unit of each token type. A type that is absent is not charged.
 
     `on_demand` is what the same backend charges for requests outside a batch; by default, the same. Raises ConfigError
-    for a price below zero or finer than 1e-12 USD, which the ledger could not hold exactly.
+    for a price that is below zero, no finite number, or finer than 1e-12 USD: the ledger could not hold it exactly.
     """
 
     price_id: str
@@ -27,7 +27,7 @@ class Price:
 
     def __post_init__(self) -> None:
         for token_type, price in self.per_unit.items():
-            if price < 0 or price * PICO != (price * PICO).to_integral_value():
+            if not price.is_finite() or price < 0 or price * PICO != (price * PICO).to_integral_value():
                 raise ConfigError(
                     f"price {self.price_id!r}: {token_type} costs {price} USD a unit; "
                     "a price is zero or more, in steps of 0.000000000001"

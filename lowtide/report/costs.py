@@ -36,8 +36,10 @@ def backend_bars(meta: ReportMeta, tables: Tables, gained: Saving | None, *, pri
     plan, option = meta.plan, chosen(meta.plan)
     options = plan.options if plan else ()
     names = _names(options)
-    documents = tables.run.documents if tables.run else None
-    planned_for = (plan.documents.documents if plan and plan.documents else None) or documents
+    documents = tables.asked_documents
+    planned_for = (plan.documents.documents if plan and plan.documents else None) or (
+        tables.run.documents if tables.run else None
+    )
     here = names[id(option)] if option else (tables.run.backend if tables.run else "") or "this run"
     bars: list[_Bar] = []
     came_to = cost(tables, priced=priced)
@@ -65,7 +67,7 @@ def backend_bars(meta: ReportMeta, tables: Tables, gained: Saving | None, *, pri
         for role in ("cost", "planned", "realtime")
     ]
     return Bars(
-        title="Cost per 1,000 documents",
+        title="Cost per 1,000 documents" + (" that were asked" if tables.unasked else ""),
         summary=_backends_in_words(bars, options),
         marks=stacked(
             series,
@@ -189,9 +191,10 @@ def cache_strip(tables: Tables) -> Strip | None:
     if run is None or run.requests is None or run.reused_requests is None or run.twin_requests is None:
         return None
     parts = [
-        ("asked", "asked", run.requests),
+        ("asked", "asked", run.requests - tables.unasked),
         ("reused", "answered by earlier runs", run.reused_requests),
         ("twin", "same as another of this run", run.twin_requests),
+        *([("skipped", "not asked: over the cap", tables.unasked)] if tables.unasked else []),
     ]
     whole = sum(requests for _, _, requests in parts)
     if not whole:
@@ -214,6 +217,9 @@ def cache_strip(tables: Tables) -> Strip | None:
 def _cache_in_words(tables: Tables, whole: int) -> str:
     run, ledger = tables.run, tables.ledger
     reused, twins = (run.reused_requests or 0, run.twin_requests or 0) if run else (0, 0)
+    if not reused and not twins and tables.unasked:
+        asked = f"{count(whole - tables.unasked)} of {plural(whole, 'request')} were asked"
+        return f"{asked}: no earlier run had the answer, and no two were the same. The others were over the cap."
     if not reused and not twins:
         return "Every request was asked: no earlier run had the answer, and no two were the same."
     said = [f"Of {plural(whole, 'request')}, {count(reused + twins)} ({percent(reused + twins, whole)}) cost nothing."]
@@ -232,6 +238,16 @@ def _cache_in_words(tables: Tables, whole: int) -> str:
         worth = "; what they are worth is not known: no price." if saved.unknown else "."
         said.append(f"That saved {plural(saved.quantity, 'token')}{worth}")
     return visible(" ".join(said))
+
+
+def cap_in_words(tables: Tables) -> str:
+    """That a cap has stopped the run, and how much was not asked; "" where none has."""
+    if not tables.unasked:
+        return ""
+    requests = tables.run.requests if tables.run else None
+    of = f" of {plural(requests, 'request')}" if requests is not None else ""
+    were = "was" if tables.unasked == 1 else "were"
+    return f"Stopped at its cap: {count(tables.unasked)}{of} {were} not asked."
 
 
 def waste_bars(ledger: Ledger) -> Bars | None:

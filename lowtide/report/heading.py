@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from lowtide.prices.naming import price_named
 from lowtide.report.records import ReportMeta
 from lowtide.report.tables import Saving, Tables
 from lowtide.report.text import (
@@ -75,7 +76,8 @@ def _planned(meta: ReportMeta) -> list[Fact]:
     plan = meta.plan
     if plan is None:
         return []
-    told = [Fact("Prices", plan.price_id, note=f"price book {plan.price_book}" if plan.price_book else "")]
+    said = price_named(plan)
+    told = [Fact("Prices", said)] if said else []
     if plan.run_usd is not None:
         asked = plan.approve_above_usd
         note = f"to be approved above {exact(asked)} USD" if asked is not None else ""

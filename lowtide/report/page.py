@@ -84,6 +84,7 @@ def write_report(
         saved=costs.saving_strip(gained) if gained else None,
         dearer=costs.saving_in_words(gained) if gained and gained.saved < 0 else "",
         cache=costs.cache_strip(tables),
+        capped=costs.cap_in_words(tables),
         **_of_results(tables.results, characters, priced=meta.priced),
         **_of_ledger(tables.ledger),
     )

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lowtide.refusals import FIGURES, UNASKED
 from lowtide.report.parquet import Batch, TableReader, total
 from lowtide.report.tally import Tally
 from lowtide.report.text import add, aware
@@ -62,10 +63,11 @@ class Sample:
 
 @dataclass(slots=True)
 class Operation:
-    """The rows of one operation. `labels` counts None for rows without a label."""
+    """The rows of one operation. `labels` counts None for rows without a label, `unasked` is for want of budget."""
 
     name: str
     kind: str = ""
+    unasked: int = 0
     statuses: Tally[str] = field(default_factory=lambda: Tally(50))
     labels: Tally[str | None] = field(default_factory=Tally)
 
@@ -93,6 +95,16 @@ class Results:
     window_end: datetime | None = None
     samples: tuple[Sample, ...] = ()
 
+    @property
+    def unasked(self) -> int:
+        """Rows that a cap kept from being asked."""
+        return sum(operation.unasked for operation in self.operations.values())
+
+    @property
+    def unasked_documents(self) -> int:
+        """Documents of which nothing was asked: a shard that does not fit a cap holds all questions about them."""
+        return min((operation.unasked for operation in self.operations.values()), default=0)
+
 
 def read_results(
     stream: BinaryIO, samples: int, characters: int, progress: Callable[[int, int], None] | None = None
@@ -117,7 +129,16 @@ def read_results(
 def _count(batch: Batch, results: Results) -> None:
     names = {name: batch.text(name, _NAME) for name in ("operation", "operation_kind", "status", "label")}
     names |= {name: batch.text(name, _NAME) for name in ("status_reason", "model", "backend", "run_id")}
+    capped = pc.and_kleene(
+        pc.equal(names["status"], "skipped"), pc.match_substring_regex(names["status_reason"], UNASKED)
+    )
+    capped = pc.fill_null(capped, False)
+    # Each shard's own figures would make a reason of its own of one and the same cap.
+    plain = pc.replace_substring_regex(names["status_reason"], FIGURES, "")
+    names["status_reason"] = pc.if_else(capped, plain, names["status_reason"])
     table = pa.table(names)
+    for (name,), count in _grouped(table.filter(capped), "operation"):
+        _operation(results, name or "").unasked += count
     for (kind, name, status), count in _grouped(table, "operation_kind", "operation", "status"):
         operation = _operation(results, name or "")
         operation.kind = operation.kind or kind or ""

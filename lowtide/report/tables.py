@@ -22,6 +22,26 @@ class Tables:
     ledger: Ledger | None
     run: RunRecord | None
 
+    @property
+    def unasked(self) -> int:
+        """Requests that a cap kept from being asked, as far as the results are this run's."""
+        if self.results is None or not self._same_run:
+            return 0
+        known = self.run.requests if self.run else None
+        return self.results.unasked if known is None else min(self.results.unasked, known)
+
+    @property
+    def asked_documents(self) -> int | None:
+        """Documents of the run, less those of which nothing was asked for want of budget; None if not known."""
+        documents = self.run.documents if self.run else None
+        if documents is None or self.results is None or not self._same_run:
+            return documents
+        return max(documents - self.results.unasked_documents, 0)
+
+    @property
+    def _same_run(self) -> bool:
+        return bool(self.run and self.results and self.results.run_ids.get(self.run.run_id or ""))
+
 
 @dataclass(frozen=True, slots=True)
 class Saving:

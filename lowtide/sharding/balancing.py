@@ -13,10 +13,14 @@ _ORDINAL = len("r0000000")
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What a shard may hold at least and at most. `offsets`: where in each operation's line the record id stands."""
+    """What a shard may hold at least and at most. `offsets`: where in each operation's line the record id stands.
+
+    A shard of many documents may have few records, or none, where their answers are there already.
+    """
 
     minimum: int
     records: int
+    documents: int
     size: int
     offsets: Sequence[int]
 
@@ -28,7 +32,7 @@ class Balance:
         """
         held: BuiltShard | None = None
         for shard in shards:
-            if held is None or not 0 < min(held.records, shard.records) < self.minimum:
+            if held is None or not self._too_few(held, shard):
                 if held is not None:
                     yield held
                 held = shard
@@ -55,7 +59,14 @@ class Balance:
                 return True
         return False
 
+    def _too_few(self, first: BuiltShard, second: BuiltShard) -> bool:
+        """Whether the two had better be one, or share out what they have."""
+        fewer, more = sorted((first.records, second.records))
+        return 0 < fewer < self.minimum or (not fewer and 0 < more < self.minimum)
+
     def _fit(self, first: BuiltShard, second: BuiltShard) -> bool:
+        if first.documents + second.documents > self.documents:
+            return False
         return first.records + second.records <= self.records and first.size + second.size <= self.size
 
     def _move(self, first: BuiltShard, second: BuiltShard, cut: int) -> None:

@@ -23,6 +23,9 @@ from lowtide.sharding.prepared import Prepared, Preparer
 from lowtide.sharding.reuse import Known
 from lowtide.sharding.shard import TOKEN_BYTES, BuiltShard, Position
 
+_DOCUMENTS = 4
+"""Documents to a shard for each record that it may hold: some cannot be read, and some need not be asked."""
+
 _STRETCH = 256
 """Documents that are prepared together: many enough that columns pay, and few enough for the processor's cache."""
 
@@ -56,7 +59,8 @@ class ShardBuilder:
         self._balance: Balance | None = None
         if limits.minimum_records > 1:
             offsets = [_id_offset(template, backend) for template in templates]
-            self._balance = Balance(limits.minimum_records, limits.records, self._bytes, offsets)
+            most = 2 * _DOCUMENTS * max(self._records, limits.minimum_records)
+            self._balance = Balance(limits.minimum_records, limits.records, most, self._bytes, offsets)
         self._formats = tuple(LineFormat.of(template) for template in templates)
         self._preparer = Preparer(
             formats=self._formats,
@@ -107,7 +111,7 @@ class ShardBuilder:
 
     def _room(self, shard: BuiltShard) -> int:
         """How many documents more the shard takes, if all of them can be read."""
-        return min((self._records - shard.records) // self._operations, 4 * self._records - shard.documents)
+        return min((self._records - shard.records) // self._operations, _DOCUMENTS * self._records - shard.documents)
 
     def _add(self, shard: BuiltShard, batch: DocumentBatch, stretch: Prepared, start: int, stop: int) -> None:
         made = stretch.lines(self._formats, start, stop, shard.records)

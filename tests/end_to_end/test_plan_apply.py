@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from servers.emulators import Emulator, emulators
 from support.command import Bench, text_of, write_documents
+
+from lowtide.planning.planfile import sealed
 
 JOB = """
 version: 1
@@ -197,13 +200,74 @@ def test_a_file_that_is_no_plan_is_bad_input_that_is_named(bench: Bench) -> None
         ("version: 1", "bad.json: not a plan: "),
         ("{}", "bad.json: object missing required field `format`"),
         (written.replace("lowtide plan 1", "lowtide plan 9"), "bad.json: format: found 'lowtide plan 9', and this "),
-        (written.replace('"attempts": 3', '"attempts": "many"'), "attempts: expected `int`, got `str`"),
-        (written.replace('"files": "', '"files": "*'), "bad.json: files: found what is no list of inputs"),
+        (
+            sealed(written.replace('"attempts": 3', '"attempts": "many"').encode()).decode(),
+            "attempts: expected `int`, got `str`",
+        ),
+        (
+            sealed(written.replace('"files": "', '"files": "*').encode()).decode(),
+            "bad.json: files: found what is no list of inputs",
+        ),
     ):
         if content is not None:
             (bench.folder / "bad.json").write_text(content)
         ended = bench.lowtide("apply", "bad.json")
         assert (ended.returncode, said in ended.stderr) == (2, True), (said, ended.stderr)
+
+
+def test_a_plan_that_was_edited_is_not_applied(bench: Bench, provider: Emulator) -> None:
+    plan(bench, "--out", "plan.json")
+    file = bench.folder / "plan.json"
+    written = file.read_text()
+    content = json.loads(written)
+    again = f"make a new plan with: lowtide plan {bench.job} --out plan.json"
+    free = {"plan": content["plan"] | {"price": None, "cost_usd": "0"}}
+    for changed, code in (({"lowtide": "9.9.9"}, 3), ({"plan": content["plan"] | {"cost_usd": "NaN"}}, 2), (free, 2)):
+        file.write_text(json.dumps(content | changed))
+        ended = bench.lowtide("apply", "plan.json", "--direct")
+        assert (ended.returncode, "was changed after it was written" in ended.stderr) == (2, True), ended.stderr
+        assert again in ended.stderr
+        file.write_bytes(sealed(file.read_bytes()))
+        ended = bench.lowtide("apply", "plan.json", "--direct")
+        assert ended.returncode == code, ended.stderr
+        assert "Traceback" not in ended.stderr
+    assert created(provider) == 0
+    file.write_text(json.dumps(content))
+    assert bench.lowtide("apply", "plan.json", "--direct").returncode == 0
+
+
+def test_a_place_where_no_plan_can_be_written_is_refused_before_anything_is_read(bench: Bench) -> None:
+    # What would be read is not there: were it looked for first, that would be said.
+    for file in (bench.folder / "documents").iterdir():
+        file.unlink()
+    for place, said in (("nodir/x.json", "there is no folder nodir"), (".", "it is a folder")):
+        ended = bench.lowtide("plan", str(bench.job), "--out", place)
+        assert (ended.returncode, said in ended.stderr) == (2, True), ended.stderr
+
+
+def test_a_plan_of_a_run_that_its_budget_has_stopped_says_that_it_goes_on(bench: Bench) -> None:
+    edit(bench, "deadline: 24h", "deadline: 24h\nbudget: {run_usd: 0.000001}")
+    assert bench.run().returncode == 5
+    shown = bench.lowtide("plan", str(bench.job))
+    assert shown.returncode == 0, shown.stderr
+    assert "has asked this already" not in shown.stdout
+    [line] = [line for line in shown.stdout.splitlines() if line.startswith("next ")]
+    assert " goes on with this run once there is room" in line
+    edit(bench, "run_usd: 0.000001", "run_usd: 10")
+    assert bench.run().returncode == 0
+    assert "has asked this already" in " ".join(bench.lowtide("plan", str(bench.job)).stdout.split())
+
+
+def test_amounts_for_programs_have_plain_digits(bench: Bench) -> None:
+    edit(bench, "price: {input: 1, output: 2}", "price: {input: 0.075, output: 0.000003}")
+    said = bench.lowtide("plan", str(bench.job), "--json", "--out", "plan.json")
+    assert bench.lowtide("apply", "plan.json", "--direct").returncode == 0
+    status = bench.lowtide("status", str(bench.job), "--json")
+    for text in (said.stdout, (bench.folder / "plan.json").read_text(), status.stdout):
+        assert not re.search(r'"[-0-9.]+E[-+]?[0-9]+"', text)
+    priced = json.loads(said.stdout)["price"]["per_unit"]
+    assert (priced["input"], priced["output"]) == ("0.000000075", "0.000000000003")
+    assert re.fullmatch(r"0\.[0-9]+", json.loads(status.stdout)["cost_usd"])
 
 
 def test_a_refresh_buys_everything_again_once_and_goes_on_where_it_was_stopped(

@@ -9,11 +9,12 @@ import pytest
 from support.engine_support import finish
 from support.standins import ListedDocuments, MemoryStore, Provider, StandInBackend, work_on
 
+from lowtide.billing.reading import UNPRICED
 from lowtide.engine import Run, open_run
 from lowtide.flows.pages import UNKNOWN, markdown, money_of, rows
 from lowtide.ledger import entries, realtime
 from lowtide.prices import LOCAL, Price
-from lowtide.summary import UNPRICED, Summary, summarize
+from lowtide.summary import Summary, summarize
 
 ON_DEMAND = Price("demand", "made up", {"input": Decimal("0.000003"), "output": Decimal("0.000006")})
 PRICE = Price("batch", "made up", {"input": Decimal("0.000001"), "output": Decimal("0.000002")}, ON_DEMAND)

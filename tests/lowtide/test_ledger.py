@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from support.standins import ListedDocuments, MemoryStore, Provider, StandInBackend, work_on
 
 from lowtide import events as e
+from lowtide.inputs import list_inputs
 from lowtide.ledger import entries, ledger_table, moment, realtime, saved, spent
 from lowtide.money import steps
-from lowtide.plan import RunPlan, list_inputs, make_plan
+from lowtide.plan import RunPlan, make_plan
 from lowtide.prices import Price
 from lowtide.schemas import LEDGER
 from lowtide.shards import Phase, ShardState

@@ -21,8 +21,9 @@ from support.standins import (
 )
 
 from lowtide.errors import ConfigError
+from lowtide.inputs import Inputs, list_inputs, read_inputs
 from lowtide.operations import Operation, Template
-from lowtide.plan import Inputs, RunPlan, Work, list_inputs, make_plan, read_inputs
+from lowtide.plan import RunPlan, Work, make_plan
 from lowtide.prices import Price
 from lowtide.records import FileInfo
 from lowtide.windows import Window
@@ -196,16 +197,6 @@ def test_memory_for_the_listing_does_not_grow_with_the_number_of_files(tmp_path:
 
     listed(1000)
     assert listed(80_000) < 1.3 * listed(20_000)
-
-
-def test_the_estimate_counts_the_prompt_for_each_document_and_the_text_for_each_operation(tmp_path: Path) -> None:
-    found = Files([info("a", size=4000), info("b", size=8000)])
-    one = planned(a_work(found), tmp_path)
-    two = planned(a_work(found, operations=(echo_operation(), echo_operation("again"))), tmp_path)
-    assert one.input_tokens == pytest.approx(3000, abs=20)
-    assert two.input_tokens == pytest.approx(2 * one.input_tokens, abs=2)
-    assert two.output_tokens == 2 * one.output_tokens
-    assert one.cost_usd == Decimal("0.000001") * one.input_tokens + Decimal("0.000002") * one.output_tokens
 
 
 def test_a_plan_survives_being_written_down(tmp_path: Path) -> None:

@@ -226,14 +226,14 @@ def test_a_line_that_cannot_be_trusted_is_named(changes: dict[str, Any], said: s
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"Quantity": "1234,567"}, r"costs\.csv:3: quantity: found '1234,567'; .*a point for decimals"),
-        ({"Quantity": "1.234,5"}, r"costs\.csv:3: quantity: found '1\.234,5'"),
-        ({"CostInBillingCurrency": "0,09"}, r"costs\.csv:3: costinbillingcurrency: found '0,09'"),
-        ({"CostInBillingCurrency": ""}, r"costs\.csv:3: costinbillingcurrency: found ''"),
-        ({"UnitOfMeasure": "1 Hour"}, r"costs\.csv:3: unitofmeasure: found '1 Hour'"),
-        ({"BillingCurrencyCode": "CHF"}, r"costs\.csv:3: billingcurrencycode: found 'CHF'; .*export the bill in USD"),
-        ({"Date": "20/11/2026"}, r"costs\.csv:3: date: found '20/11/2026'; .*month first"),
-        ({"Tags": "team=x"}, r"costs\.csv:3: tags: found 'team=x'"),
+        ({"Quantity": "1234,567"}, r"costs\.csv:3: Quantity: found '1234,567'; .*a point for decimals"),
+        ({"Quantity": "1.234,5"}, r"costs\.csv:3: Quantity: found '1\.234,5'"),
+        ({"CostInBillingCurrency": "0,09"}, r"costs\.csv:3: CostInBillingCurrency: found '0,09'"),
+        ({"CostInBillingCurrency": ""}, r"costs\.csv:3: CostInBillingCurrency: found ''"),
+        ({"UnitOfMeasure": "1 Hour"}, r"costs\.csv:3: UnitOfMeasure: found '1 Hour'"),
+        ({"BillingCurrencyCode": "CHF"}, r"costs\.csv:3: BillingCurrencyCode: found 'CHF'; .*export the bill in USD"),
+        ({"Date": "20/11/2026"}, r"costs\.csv:3: Date: found '20/11/2026'; .*month first"),
+        ({"Tags": "team=x"}, r"costs\.csv:3: Tags: found 'team=x'"),
     ],
 )
 def test_a_field_that_a_spreadsheet_has_changed_is_refused(changes: dict[str, str], said: str, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_azures_blocks_are_believed_only_if_two_columns_agree(tmp_path: Path) ->
     rows = bills.focus_rows([MINI])
     rows[0]["ConsumedQuantity"] = Decimal(99)
     path = bills.write_focus(tmp_path / "b.parquet", rows, doubles=False)
-    with pytest.raises(BillError, match=r"b\.parquet:1: pricingunit: found 'Units'"):
+    with pytest.raises(BillError, match=r"b\.parquet:1: PricingUnit: found 'Units'"):
         lines_of(path)
 
 
@@ -443,3 +443,15 @@ def _repeat(path: Path, count: int) -> None:
     with pq.ParquetWriter(path, table.schema) as writer:
         for _ in range(count // 1000):
             writer.write_table(pa.concat_tables([table] * 1000).combine_chunks())
+
+
+def test_a_first_line_that_is_no_csv_is_named_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "bill.json"
+    path.write_text('[{"BilledCost":1,"Tags":2}]', encoding="utf-8")
+    with pytest.raises(BillError, match=r"bill\.json:1: the line cannot be read"):
+        open_bill(path)
+
+
+def test_a_map_that_is_not_there_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory$"):
+        read_names(tmp_path / "none.yaml")

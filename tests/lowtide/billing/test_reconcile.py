@@ -512,6 +512,22 @@ def test_a_bill_without_a_line_is_refused(tmp_path: Path) -> None:
         compared(MemoryStore(), path)
 
 
+def test_two_who_write_overlapping_bills_at_once_write_no_entry_twice(tmp_path: Path) -> None:
+    store = MemoryStore()
+    used = bills.used_of(ran(store))
+    (tmp_path / "part").mkdir()
+    whole, part = cur(tmp_path, used), cur(tmp_path / "part", used[:2])
+    first, second = compared(store, whole), compared(store, part)
+    write_billed(store, first, NOW)
+    write_billed(store, second, NOW + timedelta(seconds=1))
+    assert sum(booked(store).values()) == sum(one.quantity for one in used[:2]), "what was written last counts"
+    settled(store, whole)
+    assert sum(booked(store).values()) == sum(one.quantity for one in used)
+    assert sorted(path.rpartition(".billed-")[2] for path in store.objects if ".billed-" in path) == [
+        f"{number:06}.parquet" for number in (1, 2, 3)
+    ]
+
+
 def test_two_who_write_the_same_bill_at_once_write_it_once(tmp_path: Path) -> None:
     store = MemoryStore()
     used = bills.used_of(ran(store))

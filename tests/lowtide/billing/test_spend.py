@@ -53,7 +53,7 @@ def test_only_actual_entries_were_spent() -> None:
     found = month_of(*(line(usd="3", kind=kind) for kind in kinds))
     assert found.total.spent_usd == 3
     assert found.total.tokens == 100
-    assert (found.total.cached_usd, found.total.cached_tokens, found.total.billed_usd) == (3, 100, 3)
+    assert (found.total.cached_usd, found.total.cached_tokens, found.total.billed_usd) == (3, 100, 6)
 
 
 def test_a_bill_that_was_not_read_is_not_a_bill_of_nothing() -> None:

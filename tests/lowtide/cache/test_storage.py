@@ -13,11 +13,15 @@ import boto3
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import aws
 
+from lowtide.cache.entries import Places, entries_of
+from lowtide.cache.files import BrokenIndex, SourceNumbers, read_file, write_file
 from lowtide.cache.index import CacheIndex
 from lowtide.cache.keys import Keys
 from lowtide.cache.storage import compact, write_entries
@@ -221,6 +225,68 @@ def test_compaction_changes_no_answer(tmp_path_factory: pytest.TempPathFactory, 
     for key in range(31):
         place = (index.sources[found.source[key]], int(found.ordinal[key])) if found.source[key] >= 0 else None
         assert place in bought.get(key, {None})
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.sets(st.integers(0, 9))), min_size=1, max_size=7), st.data())
+def test_the_answer_of_the_run_that_was_begun_last_counts_whichever_wrote_last(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[int, set[int]]], data
+) -> None:
+    """Before and after any compactions. Of those that were begun at once, any one."""
+    folder = tmp_path_factory.mktemp("cache")
+    store, spool = LocalStore(folder / "root", sync="none"), folder / "spool"
+    pool = keys_of_run(1)
+    latest: dict[int, int] = {}
+    for number, (asked_at, chosen) in enumerate(runs):
+        run = sorted(chosen)
+        pieces = [(f"rows/{asked_at}/{number}", pool[run], ordinals(len(run)))]
+        write_entries(store, "q", f"run{number}", pieces, spool, asked_at=1e9 + asked_at)
+        latest |= {key: max(asked_at, latest.get(key, 0)) for key in run}
+        compact(store, "q", spool, most_files=data.draw(st.integers(0, 3)))
+
+    index = CacheIndex.open(store, "q", spool)
+    found = index.find(pool)
+
+    told = {key: int(index.sources[found.source[key]].split("/")[1]) for key in range(10) if found.source[key] >= 0}
+    assert told == latest
+
+
+def without_times(path: Path) -> pa.Table:
+    table = pq.ParquetFile(path).read()
+    metadata = dict(table.schema.metadata)
+    del metadata[b"lowtide.asked_at"]
+    return table.replace_schema_metadata(metadata)
+
+
+def test_a_file_that_tells_no_times_counts_as_the_oldest(store: LocalStore, spool: Path, root: Path) -> None:
+    """As those of earlier versions do."""
+    keys = keys_of_run(1)
+    for name in ("told", "untold"):
+        write_entries(store, "q", name, [(f"rows/{name}", keys, ordinals())], spool, asked_at=1.0)
+    (path,) = (root / "cache/q").glob("untold-*.parquet")
+    table = without_times(path)
+    path.unlink()
+    pq.write_table(table, path)
+
+    index = CacheIndex.open(store, "q", spool)
+
+    assert not index.warnings
+    assert index.sources[index.find(keys).source[0]] == "rows/told"
+
+
+@pytest.mark.parametrize("said", ["[]", '{"rows": "soon"}', "{"])
+def test_times_that_cannot_be_read_make_a_file_a_broken_one(said: str, spool: Path) -> None:
+    sources = SourceNumbers()
+    entries = entries_of(keys_of_run(1), Places(np.full(SIZE, sources.number("rows"), np.int32), ordinals()))
+    spool.mkdir()
+    write_file(spool / "whole.parquet", "q", [entries], sources)
+    table = without_times(spool / "whole.parquet")
+    with pq.ParquetWriter(spool / "odd.parquet", table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"lowtide.asked_at": said})
+
+    with pytest.raises(BrokenIndex, match="cannot be read"):
+        list(read_file(spool / "odd.parquet", "q", SourceNumbers()))
 
 
 def test_sources_without_entries_are_forgotten(store: LocalStore, spool: Path) -> None:

@@ -115,7 +115,7 @@ def test_rows_that_the_budget_left_out_are_not_said_to_have_been_asked(asking: A
         ("0.0006", "0.0006 USD"),
         ("0.00004", "0.000040 USD"),
         ("0.0000123", "0.000012 USD"),
-        ("0.000000000001", "0.0000000000010 USD"),
+        ("0.000000000001", "0.000000000001 USD"),
     ],
 )
 def test_a_sum_has_the_digits_that_it_needs(amount: str, said: str) -> None:
@@ -150,3 +150,10 @@ def test_a_finding_is_wrapped_at_words_under_its_own_column(monkeypatch: pytest.
     assert " ".join(" ".join(lines).split()[3:]) == found.strip()
     marks = [next(_lines(Check("a", ok, "b"), 1, 80))[:4] for ok in (True, False)]
     assert marks == ["ok  ", "fail"]
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_no_cache_and_refresh_together_are_refused(command: str) -> None:
+    ended = CliRunner().invoke(main, [command, "none.yaml", "--no-cache", "--refresh"])
+    assert ended.exit_code == 2
+    assert "--no-cache and --refresh: one of them" in ended.stderr

@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -255,3 +258,52 @@ def test_what_a_run_writes_is_what_is_summed(tmp_path: Path) -> None:
     assert (total["input_tokens"], total["output_tokens"]) == (billed["input"], billed["output"])
     assert bench.lowtide("ledger", "export", "--job", str(bench.job), "--focus", "1.2").returncode == 0
     assert bench.lowtide("ledger", "check", "focus.parquet").returncode == 0
+
+
+def test_a_reader_that_has_gone_is_no_error_of_the_file(root: LocalStore, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.csv"
+    broken.write_text("BilledCost\n" + "much\n" * 40_000, encoding="utf-8")
+    check = f"{shlex.quote(sys.executable)} -m lowtide ledger check broken.csv | head -n 1"
+    ended = subprocess.run(
+        ["bash", "-c", check], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+    )
+    assert ended.stdout.count("\n") == 1
+    assert "cannot be read" not in ended.stderr
+
+
+def test_a_single_ledger_without_such_an_entry_is_said_in_the_singular(
+    root: LocalStore, lowtide: Callable[..., Result]
+) -> None:
+    write_ledger(root, [entry("estimate")])
+    found = lowtide()
+    assert found.exit_code == 3
+    assert "the only ledger under" in found.stderr
+    assert "--since" not in found.stderr, "what nobody gave cannot be left out"
+    assert "try without --until" in lowtide("--until", "2026-10").stderr
+
+
+def test_lines_of_several_long_keys_can_be_told_apart_in_80_columns(
+    root: LocalStore, lowtide: Callable[..., Result]
+) -> None:
+    long = "a-model-with-a-rather-long-name-of-version-"
+    rows = [entry(run_id=f"{run:032x}", model=f"{long}{at}{long}") for run in (1, 2) for at in (1, 2)]
+    write_ledger(root, rows)
+    found = lowtide("--by", "run", "--by", "model", "--by", "token")
+    assert found.exit_code == 0, found.output
+    lines = found.stdout.split("\n\n")[0].splitlines()[1:-1]
+    assert len(set(lines)) == len(lines) == 4
+    assert all(" / input" in line for line in lines)
+    assert max(map(len, found.stdout.splitlines())) <= 80
+
+
+def test_a_key_that_is_given_twice_is_refused(root: LocalStore, lowtide: Callable[..., Result]) -> None:
+    fill(root)
+    found = lowtide("--by", "kind", "--by", "kind")
+    assert found.exit_code == 2
+    assert "--by: kind is given twice" in found.stderr
+
+
+def test_sums_by_kind_say_what_is_in_the_total(root: LocalStore, lowtide: Callable[..., Result]) -> None:
+    fill(root)
+    assert "the totals add up what was processed (actual)" in lowtide("--by", "kind").stderr
+    assert "(actual)" not in lowtide("--by", "job").stderr

@@ -9,11 +9,13 @@ import msgspec
 import pytest
 from support.standins import ListedDocuments, MemoryStore, Provider, StandInBackend, work_on
 
+from lowtide.cli.reasons import Reason
 from lowtide.cli.running import in_short
-from lowtide.cli.views import show_plan
+from lowtide.cli.views import _waits, show_plan, show_reasons
 from lowtide.engine import plan_run
 from lowtide.plan import Candidate, PlannedReplacement, RunPlan
 from lowtide.prices import Price
+from lowtide.refusals import by_cap
 
 
 class Dear(StandInBackend):
@@ -82,3 +84,49 @@ def test_a_run_begins_with_its_plan_in_two_lines(plan: RunPlan) -> None:
     assert ", done by 20" in cost
     late = msgspec.structs.replace(plan, notes=("TOO LATE: no backend is expected to meet the deadline",))
     assert in_short(late)[-1] == "plan: TOO LATE: no backend is expected to meet the deadline"
+
+
+def test_the_price_is_named_by_its_place_and_wraps(
+    plan: RunPlan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    book = "2026-11-21-8d21e2b1"
+    own = msgspec.structs.replace(plan, price_book=book, notes=("a note of many words " * 8,))
+    lines = shown(own, capsys)
+    assert "prices     job file: made up" in lines
+    assert max(map(len, lines)) <= 80
+    booked = msgspec.structs.replace(plan, price_book=book, price_id=f"{book}: aws/us-east-1/nova/batch")
+    assert f"prices     book {book}: aws/us-east-1/nova/batch" in shown(booked, capsys)
+    free = msgspec.structs.replace(plan, backend="local")
+    assert not [line for line in shown(free, capsys) if line.startswith("prices")]
+
+
+def test_a_range_of_nothing_is_not_printed(plan: RunPlan, capsys: pytest.CaptureFixture[str]) -> None:
+    assert any("with 90 % from" in line for line in shown(plan, capsys))
+    zero = {"cost_usd": Decimal(0), "cost_low_usd": Decimal(0), "cost_high_usd": Decimal(0)}
+    options = tuple(msgspec.structs.replace(option, **zero) for option in plan.options)
+    assert not any("with 90 %" in line for line in shown(msgspec.structs.replace(plan, options=options), capsys))
+
+
+def test_reasons_of_one_cap_are_one_and_name_it_in_full(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    cap = "budget: cap 'everything that the sea team may spend' of 0.01 USD a month (lowtide.yaml:3)"
+    said = [f"{cap} has 0.00{left} left (0.01 spent; this shard may cost up to 0.02)" for left in (1, 2, 3)]
+    assert {by_cap(one) for one in said} == {cap}
+    assert by_cap(f"{cap} is used up (0.01 spent; this shard may cost up to 0.02)") == cap
+    assert by_cap("the document has 3 left (of 4)") == "the document has 3 left (of 4)"
+    show_reasons([Reason(30, "skipped", by_cap(said[0]))], [])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert " ".join(" ".join(line[11:] for line in lines).split()) == f"30 skipped: {cap}"
+
+
+def test_shards_that_wait_for_the_same_cap_are_counted_together() -> None:
+    waiting = [f"shard {at}: budget: cap 'x' of 1 USD has 0.{at} left (1 spent)" for at in (1, 2)]
+    assert _waits([*waiting, "shard 3: the queue is full"]) == [
+        "2 shards: budget: cap 'x' of 1 USD",
+        "shard 3: the queue is full",
+    ]

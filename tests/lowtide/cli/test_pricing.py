@@ -248,3 +248,19 @@ def test_the_page_about_prices_shows_what_the_commands_say(tmp_path: Path) -> No
             cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
         assert said.stdout == output
+
+
+def test_import_of_a_day_before_the_books_own_is_refused(book: Path) -> None:
+    before = book.read_bytes()
+    done = prices("import", "--litellm", EXCERPT, "--out", book, "--date", "2026-11-20")
+    assert done.exit_code == 2
+    assert "--date: found 2026-11-20" in done.stderr
+    assert book.read_bytes() == before
+
+
+def test_what_an_import_says_fits_80_columns(tmp_path: Path) -> None:
+    source = tmp_path / ("litellm prices as they were on a day that is long ago and " * 2)
+    source.write_bytes(EXCERPT.read_bytes())
+    out = tmp_path / "book.json"
+    said = imported(out, source).output.splitlines()
+    assert all(len(line) <= 80 or " " not in line.strip().removeprefix("wrote    ") for line in said), said

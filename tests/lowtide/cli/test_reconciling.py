@@ -20,6 +20,9 @@ from faults.scene import SPEED, Scene, environment, make_bucket, write_job
 from servers.emulators import Emulator, emulators
 from support import bills
 from support.bills import Used
+from support.ledgers import entry, write_ledger
+
+from lowtide.connectors.stores.local import LocalStore
 
 DOCUMENTS = 600
 FAULTS = (
@@ -241,7 +244,11 @@ def test_a_tolerance_lets_small_drift_pass_and_shows_it(made: Ran, tmp_path: Pat
         (("--bill", "none.csv"), "error: none.csv: cannot be read: No such file"),
         (("--bill", "BILL", "--tolerance", "much"), "--tolerance: found 'much'"),
         (("--bill", "BILL", "--map", "none.yaml"), "none.yaml: cannot be read"),
-        (("--bill", "BILL", "--since", "2026-13-01"), "'2026-13-01' does not match"),
+        (("--bill", "BILL", "--since", "2026-13-01"), "--since: found '2026-13-01'"),
+        (("--bill", "BILL", "--since", "2026-11-20T05"), "bills go by days"),
+        (("--bill", "BILL", "--since", "2026-11-20", "--until", "2026-11"), "nothing lies between them"),
+        (("--bill", "BILL", "--bill", "BILL"), "hold the same: give each file of a bill once"),
+        (("job.yaml", "--bill", "BILL"), "JOB and --root: one of them"),
         ((), "Missing option '--bill'"),
     ],
 )
@@ -260,6 +267,7 @@ def test_a_bad_line_is_named_with_exit_code_2(tmp_path: Path) -> None:
     )
     rows[1]["line_item_currency_code"] = "EUR"
     bill = bills.write_cur(tmp_path / "cur.parquet", rows)
+    write_ledger(LocalStore(tmp_path / "root", sync="none"), [entry()])
     ended = lowtide("reconcile", "--root", str(tmp_path / "root"), "--bill", str(bill))
     assert ended.returncode == 2
     assert "error: cur.parquet:2: line_item_currency_code: found 'EUR'; the ledger is in USD" in ended.stderr
@@ -272,7 +280,27 @@ def test_the_root_is_the_jobs_unless_another_is_given(tmp_path: Path) -> None:
         "version: 1\nname: tides\nsource: {uri: ./*.txt}\noperations: [{summarize: {words: 9}}]\n"
         "backends: [{local: {model: tfidf}}]\noutput: {root: ./out}\n"
     )
-    ended = lowtide("reconcile", str(tmp_path / "job.yaml"), "--bill", str(bill))
+    command = ("reconcile", str(tmp_path / "job.yaml"), "--bill", str(bill))
+    nowhere = lowtide(*command)
+    assert (nowhere.returncode, nowhere.stdout) == (3, "")
+    assert "there is no ledger under" in nowhere.stderr
+
+    store = LocalStore(tmp_path / "out", sync="none")
+    write_ledger(store, [entry(provider="openai", backend="openai-batch", model="gpt-4o-mini")])
+    ended = lowtide(*command)
     assert ended.returncode == 4, ended.stderr
     assert "extra" in ended.stdout
-    assert "written    nothing" in ended.stdout
+    assert "written    nothing: no line is for a batch of this root" in ended.stdout
+    assert "already" not in ended.stdout
+
+
+def test_an_export_of_openais_ledger_leaves_that_ledger_alone(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "root", sync="none")
+    write_ledger(store, [entry(provider="openai", backend="openai-batch", model="gpt-4o-mini", region="")])
+    bill = tmp_path / "focus.csv"
+    exported = lowtide("ledger", "export", "--root", str(tmp_path / "root"), "--focus", "1.2", "--out", str(bill))
+    assert exported.returncode == 0, exported.stderr
+    ended = lowtide("reconcile", "--root", str(tmp_path / "root"), "--bill", str(bill))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "missing" not in ended.stdout
+    assert "compared   0 lines" in ended.stdout

@@ -149,8 +149,9 @@ def test_a_month_without_spending_is_no_error(root: Path) -> None:
     assert "spent      nothing: no ledger has an entry of this month" in done.output
     assert "day by day" not in done.output
     fresh = ran("--root", str(root.parent / "nothing"))
-    assert fresh.exit_code == 0
-    assert "forecast   none: a forecast needs 3 days with spending" in fresh.output
+    assert fresh.exit_code == 3
+    assert fresh.stdout == ""
+    assert "there is no ledger under" in fresh.stderr
 
 
 @pytest.mark.parametrize("columns", ["80", "200"])
@@ -189,7 +190,7 @@ def test_only_a_page_is_written_when_a_page_is_asked_for(root: Path, tmp_path: P
     ("arguments", "said"),
     [
         (("--month", "soon"), "--month 'soon' is no month: write it like 2026-11"),
-        (("job.yaml", "--root", "root"), "a job and --root name two roots: give one of them"),
+        (("job.yaml", "--root", "root"), "JOB and --root: one of them; a job file names its root"),
         (("--html", "no/such/folder/x.html", "--root", "root"), "cannot be written: No such file or directory"),
         (("missing.yaml",), "missing.yaml"),
     ],

@@ -19,10 +19,11 @@ from lowtide.budget.approval import approve
 from lowtide.budget.caps import Cap
 from lowtide.engine.publishing import results_path
 from lowtide.engine.submitting import INTENT_LEASE
-from lowtide.ledger import spent
+from lowtide.errors import Transient
+from lowtide.ledger import entries, spent
 from lowtide.plan import Work
 from lowtide.prices import LOCAL, Price
-from lowtide.records import Limits
+from lowtide.records import BatchStatus, Limits
 from lowtide.windows import Window
 
 PRICE = Price("test", "made up", {"input": Decimal("0.000001"), "output": Decimal("0.000002")})
@@ -66,6 +67,10 @@ class Root:
 
     def account(self, month: str = "2026-11") -> AccountState:
         return Account(self.store, month, "auditor").refresh()
+
+    def runs(self, job: str) -> list[dict[str, object]]:
+        found = sorted(path for path in self.store.objects if path.startswith(f"tables/runs/job={job}/"))
+        return [row for path in found for row in pq.read_table(io.BytesIO(self.store.objects[path])).to_pylist()]
 
     def reasons(self, job: str) -> Counter[str | None]:
         rows = pq.read_table(io.BytesIO(self.store.objects[results_path(job, "all")])).to_pylist()
@@ -126,6 +131,20 @@ def test_a_cap_that_is_raised_lets_the_same_command_go_on() -> None:
     root.set_cap(Decimal(1))
     finish(world)
     assert root.reasons("only") == {None: 4}
+
+
+def test_what_a_run_has_not_asked_is_not_counted_as_text_that_used_no_tokens() -> None:
+    enough, trial = Root(), Root()
+    needed = trial.job("only", documents=6).start()
+    needed.advance()
+    [shard, *_] = (attempt for attempt in needed.run.state.attempts.values())
+    finish(enough.job("only", documents=6))
+    tight = Root(usd=shard.reserved)
+    finish(tight.job("only", documents=6))
+    assert tight.reasons("only")[None] == 2
+    [whole], [stopped] = enough.runs("only"), tight.runs("only")
+    assert (whole["requests"], whole["asked_requests"], whole["text_bytes"]) == (6, 6, 6 * len("text 0"))
+    assert (stopped["requests"], stopped["asked_requests"], stopped["text_bytes"]) == (6, 2, 2 * len("text 0"))
 
 
 def test_a_run_that_costs_nothing_keeps_no_account() -> None:
@@ -317,3 +336,111 @@ def test_a_run_at_the_limit_asks_nobody() -> None:
     process = finish(world)
     assert root.reasons("first") == {None: 4}
     assert not approve(process.run.context.journal, process.run.plan, by="somebody", at=1.0)
+
+
+def test_a_batch_that_was_given_up_as_out_of_reach_counts_as_spent_and_is_not_released() -> None:
+    """The provider goes on with it unseen, and bills it."""
+    root = Root(usd=RESERVE * Decimal("1.1"))
+    first, second = root.job("first", documents=2), root.job("second", documents=2)
+    process = first.start()
+    process.advance()
+    reserved = root.account().room(root.caps[0]).reserved
+
+    def blind(batch_id: str) -> BatchStatus:
+        raise Transient("no route")
+
+    process.backend.poll = blind  # type: ignore[method-assign]  # from here on, out of reach
+    process.run.context.journal.append(e.CancelRequested(at=root.clock()))
+    for _ in range(5):
+        process.advance()
+        root.clock.now += 100
+    state = process.run.state
+    assert state.settled
+    assert root.account().room(root.caps[0]).spent == reserved > 0
+    assert state.reserved == reserved, "for the run's own cap as well"
+    for batch in first.provider.open:
+        first.provider.finish(batch)
+    finish(second)
+    assert second.provider.submissions == 0
+    lines = [(line.kind, line.waste) for line in entries(process.run.plan, state, PRICE) if line.kind != "estimate"]
+    assert lines == [("reserved", ""), ("reserved", "lost")]
+
+
+def test_a_surplus_batch_reserves_as_much_as_the_one_beside_it_until_it_is_drained() -> None:
+    root = Root(usd=RESERVE * Decimal("2.05"), live=1)
+    world = root.job("first")
+    world.work = replace(world.work, run_usd=RESERVE * Decimal("2.05"))
+    process = world.start()
+    process.advance()
+    [batch] = world.provider.open
+    once = process.run.state.reserved
+    world.provider.live = 3
+    world.provider.batches["stray"] = replace(batch, batch_id="stray", said=[], lines=[], charges=Counter())
+    process.run.context.journal.append(e.Surplus(at=root.clock(), shard=1, attempt=1, batch_id="stray"))
+    assert process.run.state.reserved == 2 * once
+    process.advance()
+    assert root.account().room(root.caps[0]).reserved == 2 * once
+    for open_batch in world.provider.open:
+        world.provider.finish(open_batch)
+    finish(world, process)
+    assert process.run.state.reserved == 0
+    assert not root.account().open
+    assert root.account().room(root.caps[0]).spent == PRICE.amount(world.provider.bill)
+
+
+def test_a_surplus_batch_that_turns_out_to_be_the_one_that_is_waited_for_reserves_once() -> None:
+    root = Root(usd=Decimal(1))
+    world = root.job("first", documents=2)
+    process = world.start()
+    process.meet(process.die, "after submit", 1)
+    process.advance()
+    [batch] = world.provider.open
+    late = world.start()
+    late.open()
+    late.run.context.journal.append(e.Surplus(at=root.clock(), shard=1, attempt=1, batch_id=batch.batch_id))
+    late.run.spending.refresh()
+    assert len(root.account().open) == 2
+    process.alive = False
+    root.clock.now += INTENT_LEASE + 10_000
+    finish(world, late)
+    assert not root.account().open
+    assert root.account().room(root.caps[0]).spent == PRICE.amount(world.provider.bill)
+
+
+CAPS_FILE = "version: 1\ncaps:\n  - {{name: everything, month_usd: {usd}}}\n"
+
+
+def test_a_cap_that_is_added_or_lowered_while_a_run_waits_holds_from_its_next_pass() -> None:
+    root = Root(live=1)
+    world = root.job("first", documents=8)
+    process = world.start()
+    process.advance()
+    root.store.write("lowtide.yaml", CAPS_FILE.format(usd="0.000001").encode())
+    finish(world, process)
+    assert world.provider.submissions == 1
+    [(reason, rows)] = [(reason, rows) for reason, rows in root.reasons("first").items() if reason]
+    assert rows == 6
+    assert reason is not None
+    assert "cap 'everything' of 0.000001 USD a month (memory://store/lowtide.yaml:3)" in reason
+
+
+@pytest.mark.parametrize("broken", [b"version: 1\ncaps: [{name: everything}]\n", None])
+def test_caps_that_cannot_be_read_any_more_stay_as_they_were(
+    broken: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = Root(live=1)
+    world = root.job("first", documents=8)
+    process = world.start()
+    root.store.write("lowtide.yaml", CAPS_FILE.format(usd=RESERVE * Decimal("1.1")).encode())
+    process.advance()
+    assert process.run.spending.caps
+    if broken is None:
+        root.store.delete("lowtide.yaml")
+    else:
+        root.store.write("lowtide.yaml", broken)
+    caps = process.run.spending.caps
+    process.advance()
+    process.advance()
+    assert process.run.spending.caps == caps
+    [said] = [record.message for record in caplog.records if "lowtide.yaml" in record.message]
+    assert said.endswith("until it can be read, this run keeps the caps that it had")

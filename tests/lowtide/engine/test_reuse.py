@@ -6,13 +6,14 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.engine_support import finish, ledger, results, statuses
+from support.engine_support import Clock, finish, ledger, results, statuses
 from support.standins import (
     ListedDocuments,
     MemoryStore,
@@ -24,6 +25,7 @@ from support.standins import (
 )
 
 from lowtide.engine import Run, open_run
+from lowtide.engine.context import PATIENCE
 from lowtide.events import CancelRequested
 from lowtide.records import DocumentBatch, FileInfo
 
@@ -225,3 +227,101 @@ def test_each_question_about_each_text_is_bought_once_whatever_comes(
         if run.state.attempts and provider.bill["input"] > before:
             assert cost == (provider.bill["input"] - before) // 10 * EACH
     assert set(provider.processed.values()) <= {len(names)}
+
+
+class Tuned(StandInBackend):
+    """A backend with inference parameters."""
+
+    def __init__(self, provider: Provider, temperature: int, *, instantly: bool = True) -> None:
+        super().__init__(provider, instantly=instantly)
+        self.parameters = {"temperature": temperature}
+
+
+def test_answers_to_other_parameters_are_not_taken_for_those_that_were_asked_for() -> None:
+    store, provider = MemoryStore(), Provider(lambda request, nth: [ok(request, "at temperature 0")])
+    documents = ListedDocuments(TEXTS)
+    open_run(work_on(store, Tuned(provider, 0, instantly=False), documents)).advance()
+    for batch_id in provider.batches:
+        provider.finish(batch_id)
+    provider._answer = lambda request, nth: [ok(request, "at temperature 1")]
+    run = open_run(work_on(store, Tuned(provider, 1), documents))
+    assert finish(run).done
+    assert {row["output_text"] for row in results(store)} == {"at temperature 1"}
+    # Nor later: what the first one has answered is nobody's, or its own.
+    run_of(store, Provider(), TEXTS, job="other")
+    assert {row["output_text"] for row in results(store)} == {"at temperature 1"}
+
+
+class SlowToStop(StandInBackend):
+    """Batches that go on for a while after they are cancelled."""
+
+    def cancel(self, batch_id: str) -> None:
+        pass
+
+
+def test_what_is_out_for_a_superseded_run_is_waited_for_and_not_asked_again() -> None:
+    store, provider, clock = MemoryStore(), Provider(), Clock()
+    open_run(work_on(store, SlowToStop(provider, instantly=False), ListedDocuments(TEXTS)), clock=clock).advance()
+    more = {**TEXTS, "e": "more"}
+    run = open_run(work_on(store, SlowToStop(provider, instantly=False), ListedDocuments(more)), clock=clock)
+    assert run.advance().step == "waiting for the run before this one"
+    assert sum(provider.processed.values()) == 0
+    for batch_id in provider.batches:
+        provider.finish(batch_id)
+    run.advance()
+    for batch_id in provider.batches:
+        provider.finish(batch_id)
+    assert finish(run, seconds=1, clock=clock).done
+    assert set(provider.processed.values()) == {1}
+    assert statuses(store) == {"ok": 11}
+
+
+def test_a_superseded_run_that_never_ends_is_not_waited_for_for_ever() -> None:
+    store, provider, clock = MemoryStore(), Provider(), Clock()
+    open_run(work_on(store, SlowToStop(provider, instantly=False), ListedDocuments(TEXTS)), clock=clock).advance()
+    run = open_run(work_on(store, SlowToStop(provider, instantly=False), ListedDocuments({"e": "more"})), clock=clock)
+    run.advance()
+    assert not run.state.build_finished
+    clock.now += PATIENCE + 1
+    run.advance()
+    assert run.state.build_finished
+
+
+def test_a_damaged_file_of_an_earlier_run_costs_money_and_no_run() -> None:
+    store, provider = MemoryStore(), Provider()
+    first = run_of(store, provider, TEXTS, shard_records=100)
+    path = first.context.path(first.state.shards[1].rows)
+    store.write(path, store.read(path)[:-40])
+    run_of(store, provider, {**TEXTS, "e": "more"})
+    assert statuses(store) == {"ok": 11}
+    assert provider.processed["text 1"] == 2
+
+
+def lossy(again: set[str]) -> Provider:
+    """Loses the answers to t0 and t1 once, and fails with t2, t3 and t4; with those in `again`, twice."""
+
+    def answer(request: dict[str, str], nth: int) -> list[dict[str, object]]:
+        text = request["text"]
+        if text in ("t0", "t1") and nth == 1:
+            return []
+        if text in ("t2", "t3", "t4") and nth <= 1 + (text in again):
+            return [{"record_id": request["id"], "status": "error", "error": "500", "retryable": True}]
+        return [ok(request)]
+
+    return Provider(answer)
+
+
+@pytest.mark.parametrize("again", [set(), {"t4"}, {"t3", "t4"}])
+def test_what_was_lost_and_what_failed_is_asked_again_and_nothing_else(again: set[str]) -> None:
+    store, provider = MemoryStore(), lossy(again)
+    documents = ListedDocuments({f"d{number}": f"t{number}" for number in range(6)})
+    work = work_on(store, StandInBackend(provider), documents, shard_records=10, attempts=2)
+    work = replace(work, grace=timedelta(0))
+    assert finish(open_run(work)).done
+    assert statuses(store) == {"ok": 4 - len(again), "error": 2 + len(again)}
+    run = open_run(work, retry=True)
+    assert finish(run).done
+    assert statuses(store) == {"ok": 6}
+    assert provider.processed == {"t0": 2, "t1": 2, "t5": 1} | {
+        text: 2 + (text in again) for text in ("t2", "t3", "t4")
+    }

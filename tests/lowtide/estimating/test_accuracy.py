@@ -71,6 +71,7 @@ def bill(url: str) -> int:
 def test_what_a_run_has_planned_is_near_the_bill_and_nearer_the_second_time(tmp_path: Path) -> None:
     texts = [str(item.metadata.get_payload()) for item in metadata.distributions()]  # type: ignore[attr-defined]  # an email.message.Message
     texts = [text for text in sorted(texts) if text.strip()]
+    assert len(texts) > 50, sys.path
     errors = []
     with serving(tokens="o200k") as server:
         environment = {**os.environ, "OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": "any"}
@@ -81,6 +82,7 @@ def test_what_a_run_has_planned_is_near_the_bill_and_nearer_the_second_time(tmp_
                 path = source / f"{place}.md"
                 path.write_text(text, encoding="utf-8", errors="replace")
                 os.utime(path, (1_793_577_600 + 86_400 * number + 3_600,) * 2)
+            assert len(list(source.iterdir())) > 25
             job.write_text(JOB.format(source=source, root=tmp_path / "out"))
             before = bill(server.url)
             command = [sys.executable, "-m", "lowtide", "run", str(job), "--window", window, "--direct"]

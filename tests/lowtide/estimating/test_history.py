@@ -46,6 +46,7 @@ def past_run(
         "run_id": f"run-{window}",
         "model": MODEL,
         "requests": requests,
+        "asked_requests": requests,
         "input_tokens": requests * each * attempts,
         "output_tokens": requests * answers,
         "text_bytes": requests * text_bytes,
@@ -134,6 +135,20 @@ def test_another_model_or_prompt_says_nothing_of_this_one(tmp_path: Path) -> Non
     assert estimated(history, model="amazon.nova-pro-v1:0") == estimated(NO_HISTORY, model="amazon.nova-pro-v1:0")
     other = build_operation(Summarize(words=50, instructions="In verse."), Path())
     assert estimated(history, asked=(other,)).input == estimated(NO_HISTORY, asked=(other,)).input
+
+
+def test_a_run_that_stopped_at_its_cap_counts_by_what_it_has_asked(tmp_path: Path) -> None:
+    past_run(tmp_path / "whole", each=1_400)
+    past_run(tmp_path / "stopped", each=1_400, requests=5_000)
+    assert estimated(history_of(tmp_path / "stopped")) == estimated(history_of(tmp_path / "whole"))
+
+
+def test_a_run_that_does_not_say_what_it_has_asked_is_passed_over(tmp_path: Path) -> None:
+    past_run(tmp_path, "2026-W44", asked_requests=None)
+    past_run(tmp_path, "2026-W45")
+    older = tmp_path / "tables/runs/job=weekly/window=2026-W45/run-2026-W45.parquet"
+    pq.write_table(pq.read_table(older).drop_columns(["asked_requests"]), older)
+    assert history_of(tmp_path) == NO_HISTORY
 
 
 def test_cancelled_runs_and_tables_without_the_columns_are_passed_over(tmp_path: Path) -> None:

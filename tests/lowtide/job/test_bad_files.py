@@ -534,6 +534,22 @@ CHANGES = [
         "run_usd: 25", "run_usd: 25 USD", "job.yaml:12: budget.run_usd: found '25 USD'; expected an amount", name="USD"
     ),
     case("run_usd: 25", "run_usd: .nan", "job.yaml:12: budget.run_usd: found '.nan'; expected an amount", name="NaN"),
+    case(
+        "run_usd: 25",
+        "run_usd: 1234567890123456",
+        "job.yaml:12: budget.run_usd: found 1234567890123456; expected an amount in USD from 0 up, with at most "
+        "15 digits before the point and 12 behind it",
+        name="too much money",
+    ),
+    case(
+        "run_usd: 25", "run_usd: 1.0e-20", "job.yaml:12: budget.run_usd: found 1e-20; expected an amount", name="1e-20"
+    ),
+    case(
+        "run_usd: 25",
+        "run_usd: 0.0000000000001",
+        "job.yaml:12: budget.run_usd: found 1e-13; expected an amount",
+        name="1e-13",
+    ),
     case("run_usd: 25", "run_usd: true", "job.yaml:12: budget.run_usd: found true; expected an amount", name="boolean"),
     # output
     case("root: ./out", "root: ./out/*", "job.yaml:15: output.root: found './out/*'; expected one folder", name="root"),

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from lowtide.job import SAMPLE, Job, job_schema, load_job
-from lowtide.job.model import BACKENDS, BedrockBackend
+from lowtide.job.model import BACKENDS, BedrockBackend, OpenAIBatchBackend
 from lowtide.job.secrets import is_secret_name
 from lowtide.operations import build_operations
 
@@ -107,13 +107,25 @@ def test_durations(written: str, seconds: int, load: Load, good: str) -> None:
 
 @pytest.mark.parametrize(
     ("written", "amount"),
-    [("0", "0"), ("0.1", "0.1"), ("2.50", "2.5"), ("'2.50'", "2.50"), ("0.000001", "0.000001"), ("123456.78", None)],
+    [
+        *[("0", "0"), ("0.1", "0.1"), ("2.50", "2.5"), ("'2.50'", "2.50"), ("123456.78", None), ("0.000001", None)],
+        *[("0.00000015", None), ("0.0000001", None), ("1.5e-7", "0.00000015"), ("0.000000000001", None)],
+    ],
 )
 def test_money_is_what_is_written_and_not_a_binary_neighbour(
     written: str, amount: str | None, load: Load, good: str
 ) -> None:
     found = load(good.replace("run_usd: 25", f"run_usd: {written}")).budget.run_usd
     assert found == Decimal(amount or written)
+
+
+@pytest.mark.parametrize("price", ["0.00000015", "0.0000001", "1.0e-7", "1.0e-12", "'0.00000015'"])
+def test_a_small_price_is_not_rounded_to_nothing(price: str, load: Load, good: str) -> None:
+    backends = f"  - openai-batch: {{model: m, price: {{input: {price}, output: {price}, per: 1}}}}"
+    [backend] = load(good.replace("  - local: {}", backends)).backends
+    assert isinstance(backend, OpenAIBatchBackend)
+    assert backend.price is not None
+    assert backend.price.input == backend.price.output == Decimal(price.strip("'"))
 
 
 def test_paths_start_from_the_folder_of_the_job_file(load: Load, good: str, tmp_path: Path) -> None:

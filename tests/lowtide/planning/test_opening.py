@@ -14,7 +14,8 @@ from support.world import Clock
 
 from lowtide.engine import Run, apply_plan, find_run, is_published, open_run, plan_run
 from lowtide.errors import ConfigError, StalePlan
-from lowtide.plan import Candidate, Work, list_inputs, run_id_of
+from lowtide.inputs import list_inputs
+from lowtide.plan import Candidate, Work, run_id_of
 from lowtide.planning.making import LATE
 from lowtide.prices import Price
 
@@ -81,7 +82,7 @@ def test_a_run_whose_backend_the_job_no_longer_names_is_not_gone_on_with() -> No
     [_, second] = world.work().candidates
     left = find_run(replace(world.work(), candidates=(second,)).choosing(second), run_id=run.plan.run_id)
     assert left is not None
-    with pytest.raises(StalePlan, match="another backend or model"):
+    with pytest.raises(StalePlan, match="another backend, model or parameters"):
         left.advance()
 
 
@@ -161,6 +162,28 @@ def test_a_plan_is_not_applied_after_its_deadline_nor_over_a_run_at_another_back
     open_run(world.work(prices=("0.00002", "0.00001")), clock=clock)
     with pytest.raises(StalePlan, match="was begun at second"):
         apply_plan(world.work(), plan, clock=clock)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"prices": ("0.000011", "0.00002")}, "price of stand-in, echo-1: input 10 -> 11 USD a million"),
+        ({"approve_above_usd": Decimal("0.0001")}, "budget.approve_above_usd: none -> 0.0001"),
+        ({"run_usd": Decimal(3)}, "budget.run_usd: none -> 3"),
+        ({"attempts": 1}, "limits.attempts: 3 -> 1"),
+    ],
+)
+def test_a_plan_is_not_applied_over_a_run_that_was_begun_at_another_price_or_limit(
+    changes: dict[str, object], told: str
+) -> None:
+    world = World()
+    open_run(world.work())
+    work = world.work(**changes)  # type: ignore[arg-type]
+    with pytest.raises(StalePlan) as refused:
+        apply_plan(work, plan_run(work))
+    assert told in str(refused.value)
+    assert "lowtide run goes on with it as it was begun" in str(refused.value)
+    assert world.processed == (0, 0)
 
 
 def test_a_plan_applied_keeps_its_deadline_and_prices_and_takes_a_name_of_its_own() -> None:

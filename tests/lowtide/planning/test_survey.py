@@ -21,8 +21,9 @@ from support.standins import ListedDocuments, MemoryStore, Provider, StandInBack
 
 from lowtide import ids
 from lowtide.engine import open_run
+from lowtide.inputs import list_inputs
 from lowtide.operations import Template
-from lowtide.plan import Candidate, Work, list_inputs
+from lowtide.plan import Candidate, Work
 from lowtide.planning.published import PublishedDocuments, read_published
 from lowtide.planning.sampling import choose_files, format_of
 from lowtide.planning.survey import Survey, survey

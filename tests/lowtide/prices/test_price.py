@@ -22,7 +22,10 @@ def test_an_amount_is_tokens_times_price_to_the_last_decimal(per_unit: dict[str,
     assert sum(price.pico(kind) * quantity for kind in per_unit) == exact
 
 
-@pytest.mark.parametrize("each", ["-1", "-0.000000000001", "0.0000000000001", "1e-13", "0.1234567890123"])
+@pytest.mark.parametrize(
+    "each",
+    ["-1", "-0.000000000001", "0.0000000000001", "1e-13", "0.1234567890123", "NaN", "sNaN", "Infinity", "-Infinity"],
+)
 def test_a_price_that_the_ledger_could_not_hold_is_refused(each: str) -> None:
     with pytest.raises(ConfigError, match="input costs"):
         Price("p", "test", {"input": Decimal(each)})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 import pytest
 
-from lowtide.plan import PlannedOption
+from lowtide.plan import PlannedOption, PlannedPrice
 from lowtide.report.text import change, divided, money
 
 if TYPE_CHECKING:
@@ -282,3 +282,44 @@ def test_hostile_names_in_a_plan_stay_text(tables: Tables) -> None:
 )
 def test_a_change_is_a_share_or_a_factor(now: int, before: int, said: str) -> None:
     assert change(now, before) == said
+
+
+def test_a_run_that_stopped_at_its_cap_says_so_and_counts_what_was_asked(tables: Tables) -> None:
+    rows = [tables.row(number) for number in range(40)]
+    rows += [
+        tables.row(
+            number,
+            status="skipped",
+            status_reason=f"budget: run_usd 0.10 USD of this run has 0.0{number} left (0.05 spent)",
+            cost_usd=Decimal(0),
+        )
+        for number in range(40, 80)
+    ]
+    run = {"run_id": "run-1", "documents": 80, "requests": 80, "reused_requests": 0, "twin_requests": 0}
+    run |= {"cost_usd": Decimal(4)}
+    page = tables.page(tables.results(rows), runs=tables.runs([run]))
+
+    assert "Stopped at its cap: 40 of 80 requests were not asked." in page
+    assert "Every request was asked" not in page
+    assert "40 of 80 requests were asked" in page
+    assert "Cost per 1,000 documents that were asked" in page
+    assert "100.00 USD at this run, this run." in page, "4 USD for the 40 documents that were asked"
+    assert page.count("run_usd 0.10 USD of this run</") >= 1, "one reason for one cap"
+
+
+def test_a_run_below_its_cap_has_no_banner(tables: Tables) -> None:
+    rows = [tables.row(1), tables.row(2, status="skipped", status_reason="the document is empty")]
+    run = {"run_id": "run-1", "documents": 2, "requests": 1, "reused_requests": 0, "twin_requests": 0}
+    page = tables.page(tables.results(rows), runs=tables.runs([run]))
+    assert "Stopped at its cap" not in page
+    assert "Every request was asked" in page
+
+
+def test_a_price_is_named_by_where_it_is_from_and_once(tables: Tables) -> None:
+    own = PlannedPrice("nova batch", "our contract of May", {"input": Decimal("0.000001")})
+    assert "job file: our contract of May" in tables.page(plan=tables.plan(price=own))
+    booked = "2026-11-20-3f9a12aa: aws/eu-central-1/nova/batch"
+    page = tables.page(plan=tables.plan(price_id=booked, price_book="2026-11-20-3f9a12aa", price=own))
+    assert f"book {booked}" in page
+    assert page.count("2026-11-20-3f9a12aa") == 1
+    assert "Prices" not in tables.page(plan=tables.plan(backend="local", price_id="local"))

@@ -123,3 +123,14 @@ def test_a_minimum_is_kept_where_answers_are_there_already() -> None:
     shards = build(texts, bought, minimum=20, shard_records=21)
     assert sum(shard.records for shard in shards) == 20 + 1 + 40
     assert all(shard.records >= 20 for shard in shards)
+
+
+def test_few_questions_among_many_answers_still_make_a_batch() -> None:
+    """Shards whose documents are all answered already must not keep the small ones beside them apart."""
+    texts: list[str | None] = [f"text {number}" for number in range(300)]
+    changed = {f"text {number}" for number in range(0, 300, 15)}
+    bought = {op: [text for text in texts if text and text not in changed] for op in range(WIDTH)}
+    shards = build(texts, bought, minimum=10, shard_records=30)
+    assert sum(shard.records for shard in shards) == 20 * WIDTH
+    assert all(shard.records >= 10 for shard in shards)
+    assert all(shard.documents <= 8 * 30 for shard in shards)
