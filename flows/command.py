@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from lowtide import engine
-from lowtide.engine.run import Listener, Run
+from lowtide.engine.progress import Listener
+from lowtide.engine.run import Run
 
 _QUIET = {
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",

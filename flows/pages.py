@@ -23,7 +23,8 @@ from prefect.artifacts import (
 
 from lowtide import ledger, money
 from lowtide.billing.reading import UNPRICED
-from lowtide.engine.run import Listener, Progress, Run
+from lowtide.engine.progress import Listener, Progress
+from lowtide.engine.run import Run
 from lowtide.schemas import STATUSES
 from lowtide.summary import Summary
 

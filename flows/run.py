@@ -10,7 +10,8 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from lowtide.engine import is_published
-from lowtide.engine.run import Listener, Run
+from lowtide.engine.progress import Listener
+from lowtide.engine.run import Run
 from lowtide.flows import approval
 from lowtide.flows.pages import ProgressPage, write_summary
 from lowtide.summary import Summary, summarize

@@ -15,7 +15,8 @@ from prefect.cache_policies import NO_CACHE
 from lowtide import engine
 from lowtide.connectors.assembly import assemble
 from lowtide.decisions import Build, Publish
-from lowtide.engine.run import Listener, Progress, Run
+from lowtide.engine.progress import Listener, Progress
+from lowtide.engine.run import Run
 from lowtide.job import load_job
 from lowtide.windows import parse_window
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lowtide.engine.run import Listener, Progress
+from lowtide.engine.progress import Listener, Progress
 
 LINE_EVERY = 15.0
 """Seconds between two lines of a log while the step stays the same."""

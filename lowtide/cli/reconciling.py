@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from lowtide.billing.bill import BillLine
+    from lowtide.billing.billed import Written
     from lowtide.billing.matching import Comparison
-    from lowtide.billing.reconcile import Reconciliation, Written
+    from lowtide.billing.reconcile import Reconciliation
 
 DONE, DRIFT = 0, 4
 _WIDTH, _INDENT = 80, 17
@@ -59,8 +60,8 @@ def reconcile(
     from datetime import UTC, datetime
     from pathlib import Path
 
+    from lowtide.billing.billed import write_billed
     from lowtide.billing.reconcile import reconcile as compare
-    from lowtide.billing.reconcile import write_billed
     from lowtide.connectors.bills import open_bill, read_names
 
     allowed = _dollars(tolerance)

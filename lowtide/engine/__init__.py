@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lowtide.engine.opening import apply_plan, find_run, is_published, open_run, plan_run, with_chores
-from lowtide.engine.run import Progress, Run, drive
+from lowtide.engine.progress import Progress
+from lowtide.engine.run import Run, drive
 from lowtide.engine.superseding import wind_down
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 
 from lowtide import events as e
@@ -28,6 +28,7 @@ from lowtide.decisions import (
 )
 from lowtide.engine import building, collecting, publishing, submitting
 from lowtide.engine.context import PATIENCE, Context
+from lowtide.engine.progress import Listener, Progress
 from lowtide.engine.spending import Spending, highest_price
 from lowtide.errors import LowtideError, StalePlan, Terminal, Transient
 from lowtide.journal import Superseded
@@ -35,24 +36,6 @@ from lowtide.ledger import spent
 from lowtide.plan import RunPlan
 from lowtide.shards import Phase, ShardState
 from lowtide.states import RunState
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands. `step` is what is being done, `documents` counts those read, `answered` the records."""
-
-    step: str
-    documents: int
-    shards: int
-    records: int
-    answered: int
-    settled: int
-    open_batches: int
-    over_budget: bool = False
-    done: bool = False
-
-
-Listener = Callable[[Progress], None]
 
 _MOST_TROUBLED_PASSES = 100
 _LONGEST_BLIND = 6 * 3600.0

@@ -19,7 +19,8 @@ from support.engine_support import Clock, finish
 from support.standins import ListedDocuments, MemoryStore, Provider, StandInBackend, ok, work_on
 
 from lowtide.billing.bill import BillError
-from lowtide.billing.reconcile import Reconciliation, Written, reconcile, write_billed
+from lowtide.billing.billed import Written, write_billed
+from lowtide.billing.reconcile import Reconciliation, reconcile
 from lowtide.connectors.bills import Names, open_bill
 from lowtide.engine import open_run
 from lowtide.prices import Price
