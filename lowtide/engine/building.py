@@ -39,18 +39,19 @@ def root_salt(context: Context) -> bytes:
 
 def build(context: Context, on_documents: Callable[[int], None]) -> None:
     """Build all shards that are not built yet. Raises Superseded if another process builds."""
-    started = context.clock()
-    claim = e.Building(at=started, owner=context.owner, expires=started + BUILD_LEASE)
-    context.journal.append(
-        claim,
-        guard=lambda now: (
-            not now.build_finished
-            and not now.cancelled
-            and (not now.builder or context.stale(now.builder, now.builder_expires))
-        ),
-    )
     with spool() as folder:
+        # Before the claim: it takes a while, and the claim says that documents are being read.
         known = known_answers(context, Path(folder))
+        started = context.clock()
+        claim = e.Building(at=started, owner=context.owner, expires=started + BUILD_LEASE)
+        context.journal.append(
+            claim,
+            guard=lambda now: (
+                not now.build_finished
+                and not now.cancelled
+                and (not now.builder or context.stale(now.builder, now.builder_expires))
+            ),
+        )
         _remember(context, known)
         _build(context, known, started, on_documents)
 

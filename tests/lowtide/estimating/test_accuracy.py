@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import urllib.request
-from importlib import metadata
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -69,9 +68,11 @@ def bill(url: str) -> int:
 
 @pytest.mark.slow
 def test_what_a_run_has_planned_is_near_the_bill_and_nearer_the_second_time(tmp_path: Path) -> None:
-    texts = [str(item.metadata.get_payload()) for item in metadata.distributions()]  # type: ignore[attr-defined]  # an email.message.Message
+    # Found on disk: what importlib.metadata once failed to list in a process, it never lists there again.
+    found = sorted(Path(pq.__file__).parents[2].glob("*.dist-info/METADATA"))
+    texts = [path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[2] for path in found]
     texts = [text for text in sorted(texts) if text.strip()]
-    assert len(texts) > 50, sys.path
+    assert len(texts) > 50
     errors = []
     with serving(tokens="o200k") as server:
         environment = {**os.environ, "OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": "any"}
