@@ -71,7 +71,7 @@ def _find(run: str, job: str) -> _Place:
     if not _RUN_ID.fullmatch(run):
         raise ConfigError(
             f"{run!r} is no run; expected its id, 16 digits and letters a to f as `lowtide status` shows it, or the "
-            "address of its folder, such as s3://bucket/root/runs/weekly/2026-W47/0123456789abcdef"
+            "address of its folder, such as s3://bucket/lowtide/runs/weekly/2026-W47/0123456789abcdef"
         )
     if not Path(job).expanduser().exists():
         raise ConfigError(

@@ -45,7 +45,7 @@ def line(day: int = 1, usd: str = "1", **values: object) -> LedgerSum:
 def month_of(
     *lines: LedgerSum, caps: tuple[Cap, ...] = (), account: AccountState | None = None, now: datetime = NOW
 ) -> SpendMonth:
-    return spend_month("file:///root", NOVEMBER, lines, caps=caps, account=account or AccountState(), now=now)
+    return spend_month("file:///lowtide", NOVEMBER, lines, caps=caps, account=account or AccountState(), now=now)
 
 
 def test_only_actual_entries_were_spent() -> None:

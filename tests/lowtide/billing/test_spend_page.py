@@ -96,7 +96,7 @@ def a_month(*more: LedgerSum, job: str = "tides", caps: tuple[Cap, ...] | None =
     )
     known = (Cap("everything", Decimal(200), "f:1"), Cap("month_usd", Decimal(100), "j", job=job))
     return spend_month(
-        "s3://bucket/root",
+        "s3://bucket/lowtide",
         Month(2026, 11),
         [*lines, *more],
         caps=known if caps is None else caps,
