@@ -456,25 +456,31 @@ def test_processes_write_compact_and_read_at_once(root: Path, store: LocalStore,
         return process.stdout.readline().split()
 
     compacting = [started("compact", 0) for _ in range(2)]
-    writing = [started("write", 40) for _ in range(2)]
+    writing = [started("write", 1000) for _ in range(2)]
     try:
         assert [said(process) for process in compacting] == [["ready"]] * 2
         done: list[tuple[int, ...]] = []
-        for number in range(40):
+        files = fewer = number = 0
+        # As long as it takes until some were made into one among the writes.
+        while number < 40 or (fewer < 3 and number < 1000):
             for process in writing:
                 pid, run = map(int, said(process, "write\n"))
                 done.append((pid, run))
             if number % 4 == 0:
                 assert lost(store, spool, done) == []
+            files, before = len(names(store)), files
+            fewer += files < before + len(writing)
+            number += 1
         compactions = [int(process.communicate(timeout=120)[0]) for process in compacting]
     finally:
         for process in (*writing, *compacting):
             process.kill()
             process.communicate()
 
-    assert [process.returncode for process in (*writing, *compacting)] == [0] * 4
-    assert sum(compactions) > 2
-    assert len(done) == 80
+    assert [process.returncode for process in compacting] == [0] * 2
+    assert fewer >= 3
+    assert sum(compactions) >= 1
+    assert len(done) == 2 * number >= 80
     assert lost(store, spool, done) == []
 
 
