@@ -23,8 +23,8 @@ LOST = "answered and charged by the provider, and its answer cannot be read or f
 class Outcome(NamedTuple):
     """One record. `status` is ok, invalid, refused, error or unanswered; `retryable` says that asking again may help.
 
-    Tokens, and `cost` in 1e-12 USD, are summed over the attempts so far; `attempt` is the last one that included the
-    record. `lost` says that its answer was charged, and was not to be had.
+    Tokens, and `cost` in 1e-12 USD, are summed over the attempts so far; `attempt` is the last one that said
+    anything of the record. `lost` says that its answer was charged, and was not to be had.
     """
 
     status: str

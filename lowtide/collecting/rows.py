@@ -41,6 +41,7 @@ def build_rows(
     *,
     operations: Sequence[Operation],
     requested_at: float,
+    attempts: int,
     field_names: Sequence[str],
     leftover: Verdict,
     on_demand: Price | None = None,
@@ -49,8 +50,9 @@ def build_rows(
 
     `op` is the operation's ordinal, `ordinal` the record's (-1 if it has none); `key_hi` and `key_lo` are what its
     request is known by. Requests that an earlier run has bought, or that another one of this run stands for, have their
-    rows elsewhere. `requested_at` is in seconds since the epoch, 0 if nothing was asked. A record without a final
-    answer gets the verdict `leftover`. `on_demand` is the price that the same tokens would have cost in real time.
+    rows elsewhere. `requested_at` is in seconds since the epoch, 0 if nothing was asked; `attempts` is the last attempt
+    that was made, which asked every record that is still open. A record without a final answer gets the verdict
+    `leftover`. `on_demand` is the price that the same tokens would have cost in real time.
     """
     index = index.take(pc.sort_indices(index["document_id"]))
     width = len(operations)
@@ -79,7 +81,8 @@ def build_rows(
     columns["cost_usd_float"] = pa.array(cost / 1e12)
     columns["cost_if_realtime_usd"] = realtime_cost(columns, on_demand)
     columns["cached"] = pa.array(np.zeros(len(op), dtype=np.bool_))
-    columns["attempts"] = pa.array(counted["attempt"].astype(np.int32))
+    open_ = pc.fill_null(answers["retryable"], fill_value=True).to_numpy() & (ordinal >= 0)
+    columns["attempts"] = pa.array(np.where(open_, attempts, counted["attempt"]).astype(np.int32))
     asked = pa.scalar(int(requested_at * 1e6) if requested_at else None, pa.int64())
     columns["requested_at"] = pa.repeat(asked, len(op)).cast(MOMENT)
     columns["answered_at"] = _moments(counted["answered_at"])

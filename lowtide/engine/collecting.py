@@ -292,18 +292,14 @@ def _retrying(context: Context, shard: ShardState, requests: str, records: int, 
     )
 
 
-def _asked_at(context: Context, shard: ShardState) -> float:
-    """When the shard's latest batch was accepted; 0 if there was none."""
-    batches = (attempt.submitted_at for attempt in context.state.attempts.values() if attempt.shard == shard.number)
-    return max(batches, default=0.0)
-
-
 def _settled(context: Context, shard: ShardState, index: pa.Table, outcomes: Outcomes, leftover: Verdict) -> e.Settled:
+    batches = [attempt for attempt in context.state.attempts.values() if attempt.shard == shard.number]
     rows = build_rows(
         index,
         outcomes,
         operations=context.work.operations,
-        requested_at=_asked_at(context, shard),
+        requested_at=max((batch.submitted_at for batch in batches), default=0.0),
+        attempts=max((batch.attempt for batch in batches), default=0),
         field_names=context.plan.fields,
         leftover=leftover,
         on_demand=context.work.price.on_demand,

@@ -80,6 +80,7 @@ def rows(
     settings: dict[str, object] = {
         "operations": OPERATIONS,
         "requested_at": 1_800_000_000.25,
+        "attempts": 3,
         "field_names": (),
     }
     table = build_rows(index(documents, more.get("field_names", ())), found, leftover=leftover, **(settings | more))  # type: ignore[arg-type]
@@ -200,6 +201,19 @@ def test_fields_are_carried_into_every_row_of_their_document() -> None:
     ] * 2
 
 
+def test_open_rows_count_the_attempts_that_were_made_and_answered_ones_those_they_took() -> None:
+    documents = [True, True, False]
+    found = outcomes(documents, [answer(documents, 0, 0), answer(documents, 0, 1, "error", retryable=True)])
+    assert {place: row["attempts"] for place, row in by_place(rows(documents, found, attempts=3)).items()} == {
+        ("u0", 0): 1,
+        ("u0", 1): 3,
+        ("u1", 0): 3,
+        ("u1", 1): 3,
+        ("u2", 0): 0,
+        ("u2", 1): 0,
+    }
+
+
 def test_a_shard_without_documents_has_no_rows() -> None:
     assert rows([], outcomes([], [])) == []
 
@@ -210,6 +224,7 @@ def test_columns_have_the_types_of_the_results_table() -> None:
         outcomes([True, False], []),
         operations=OPERATIONS,
         requested_at=1.0,
+        attempts=1,
         field_names=(),
         leftover=ERROR,
     )
@@ -235,6 +250,7 @@ def test_rows_can_be_read_in_batches_of_bounded_size() -> None:
             outcomes(documents, []),
             operations=OPERATIONS,
             requested_at=0.0,
+            attempts=0,
             field_names=(),
             leftover=ERROR,
         ),
