@@ -23,6 +23,7 @@ from lowtide.budget.approval import approve, awaits_approval, expected_usd
 from lowtide.engine.run import Run
 from lowtide.errors import LowtideError
 from lowtide.journal import Journal
+from lowtide.money import exact, rough
 
 LOOK_SECONDS = 3.0
 """Between two looks at the page, and at the journal."""
@@ -79,8 +80,8 @@ def _question(run: Run, expected: Decimal) -> str:
         [
             f"## Job {plan.job}, window {plan.window}",
             "",
-            f"This run is expected to cost **{expected:,.2f} USD** at {plan.backend}, model {plan.model}. "
-            f"The job asks before it spends more than {plan.approve_above_usd:,.2f} USD.",
+            f"This run is expected to cost **{rough(expected)} USD** at {plan.backend}, model {plan.model}. "
+            f"The job asks before it spends more than {exact(plan.approve_above_usd)} USD.",
             "",
             f"Switch *approve* on and resume, or type `lowtide approve {root}/{plan.prefix}`. "
             "Without an answer nothing is spent, and the next flow run asks again.",

@@ -22,7 +22,7 @@ from prefect.artifacts import (
 )
 
 from lowtide import ledger, money
-from lowtide.billing.reading import UNPRICED
+from lowtide.billing.reading import is_priced
 from lowtide.engine.progress import Listener, Progress
 from lowtide.engine.run import Run
 from lowtide.schemas import STATUSES
@@ -93,8 +93,8 @@ class Money:
 
 def money_of(summary: Summary, run: Run | None = None) -> Money:
     """What the run's summary says of money, and with the run itself, its ledger and its plan as well."""
-    priced = bool(summary.cost_usd) or not summary.price_id.endswith(UNPRICED)
-    unplanned = not summary.planned_usd and summary.price_id.endswith(UNPRICED)
+    priced = is_priced(summary.price_id, summary.cost_usd)
+    unplanned = not is_priced(summary.price_id, summary.planned_usd)
     wasted = realtime = None
     plan = None if run is None else run.plan
     if run is not None and priced:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from lowtide.budget.caps import Room, money
+from lowtide.budget.caps import Room
+from lowtide.money import exact
 from lowtide.shards import Phase, ShardState
 from lowtide.states import RunState
 
@@ -217,4 +218,4 @@ class Purse:
 
 def own_room(cap: Decimal, spent: Decimal, reserved: Decimal) -> Room:
     """What the run's own cap has left."""
-    return Room(f"run_usd {money(cap)} USD of this run", cap, spent, reserved, by_root=False)
+    return Room(f"run_usd {exact(cap)} USD of this run", cap, spent, reserved, by_root=False)

@@ -6,7 +6,7 @@ Python's decimals round at 28 digits unless told otherwise; the tables hold 38.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, Overflow
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ SCALE = 12
 """Decimal places of an amount: the scale of decimal128(38,12)."""
 
 _EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, Overflow])
+_WIDE = Context(prec=76, rounding=ROUND_HALF_EVEN)
 _WORD = (1 << 64) - 1
 _FLOAT_SHARE = 1 << 50
 """Below this a share that is reckoned in floats is off by less than one step."""
@@ -27,6 +28,21 @@ def usd(amount: Decimal) -> str:
     whole = not amount or amount == amount.quantize(Decimal("0.0001"))
     decimals = 4 if whole else min(max(4, 1 - amount.adjusted()), SCALE)
     return f"{amount:,.{decimals}f}"
+
+
+def exact(amount: Decimal) -> str:
+    """Every digit that is not a trailing zero, with at least two decimals: `1,234.50`, `0.000012`."""
+    text = f"{amount:,f}"
+    whole, _, fraction = text.partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def rough(amount: Decimal) -> str:
+    """An amount to read, not to reckon with: cents, or three significant digits below one unit."""
+    size = abs(amount)
+    small = 0 < size < 1
+    digits = Decimal(1).scaleb(min(-2, size.adjusted() - 2)) if small else Decimal("0.01")
+    return exact(_WIDE.quantize(amount, digits))
 
 
 def product(price: Decimal, quantity: int) -> Decimal:

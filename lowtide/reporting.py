@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import BinaryIO
 
-from lowtide.billing.reading import UNPRICED
+from lowtide.billing.reading import is_priced
 from lowtide.engine.publishing import ledger_path, results_path, runs_path
 from lowtide.engine.run import Run
 from lowtide.ledger import moment
@@ -32,7 +32,7 @@ def report_of(run: Run, out: BinaryIO) -> None:
         tables={name: store.uri_of(path) for name, path in paths.items()},
         deadline=moment(plan.deadline),
         state=summary.state,
-        priced=bool(summary.cost_usd) or not plan.price_id.endswith(UNPRICED),
+        priced=is_priced(plan.price_id, summary.cost_usd),
         plan=plan,
     )
     with ExitStack() as stack:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +24,7 @@ WHEN = "when"
 """A column that stands in no file: when an entry counts, `period_start`, or `at` where it has none."""
 
 UNPRICED = ": no price"
-"""How the id of a price ends that nobody has given: an amount of 0 says nothing then."""
+"""How the id of a price ends that nobody has given."""
 
 BATCH_ROWS = 16_384
 _PATH = re.compile(r"tables/ledger/job=(?P<job>[^/]+)/window=(?P<window>[^/]+)/[^/]+\.parquet")
@@ -56,6 +57,11 @@ class Entries:
 
     file: LedgerFile
     rows: pa.Table
+
+
+def is_priced(price_id: str, amount: Decimal) -> bool:
+    """Whether an amount reckoned with this price says anything: without a price, 0 does not."""
+    return bool(amount) or not price_id.endswith(UNPRICED)
 
 
 def ledger_files(store: Store, jobs: frozenset[str] = frozenset()) -> Iterator[LedgerFile]:

@@ -6,13 +6,14 @@ from decimal import Decimal
 from typing import BinaryIO
 
 from lowtide.billing.spend import CapSpend, JobSpend, SpendMonth
+from lowtide.money import exact
 from lowtide.report import costs
 from lowtide.report.charts import Series, scale, stacked
 from lowtide.report.heading import Fact, Tile
 from lowtide.report.page import style, template
 from lowtide.report.shards import money_ticks
 from lowtide.report.tables import Saving
-from lowtide.report.text import count, exact, instant, minute, moment, money, percent, plural, visible
+from lowtide.report.text import count, instant, minute, moment, money, percent, plural, visible
 from lowtide.report.views import UNKNOWN, Bars, Cell, Columns, Segment, Strip, cash, number, table, words
 
 _JOBS, _CAPS = 30, 40

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 
-_CENT = Decimal("0.01")
+from lowtide.money import exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class Cap:
     def label(self) -> str:
         """The cap in a sentence: `month_usd 5.00 USD of job weekly`."""
         if self.job:
-            return f"{self.name} {money(self.usd)} USD of job {self.job}"
-        return f"cap {self.name!r} of {money(self.usd)} USD a month ({self.source})"
+            return f"{self.name} {exact(self.usd)} USD of job {self.job}"
+        return f"cap {self.name!r} of {exact(self.usd)} USD a month ({self.source})"
 
 
 def job_caps(job: str, month_usd: Decimal | None) -> tuple[Cap, ...]:
@@ -52,7 +52,7 @@ class Holder:
     def __str__(self) -> str:
         _, job, window, run_id = self.run.split("/")
         window = "" if window == "all" else f", window {window}"
-        return f"{money(self.usd)} reserved by run {run_id} of job {job}{window}"
+        return f"{exact(self.usd)} reserved by run {run_id} of job {job}{window}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,10 @@ class Room:
         reserved = [str(holder) for holder in self.holders[:_NAMED]]
         rest = sum((holder.usd for holder in self.holders[_NAMED:]), Decimal(0))
         if rest or (self.reserved and not reserved):
-            reserved.append(f"{money(rest or self.reserved)} reserved{' by others' if rest else ''}")
-        figures = ", ".join([f"{money(self.spent)} spent", *reserved])
-        state = "is used up" if self.left <= 0 else f"has {money(self.left)} left"
-        return f"{self.label} {state} ({figures}; this shard may cost up to {money(needed)})"
+            reserved.append(f"{exact(rest or self.reserved)} reserved{' by others' if rest else ''}")
+        figures = ", ".join([f"{exact(self.spent)} spent", *reserved])
+        state = "is used up" if self.left <= 0 else f"has {exact(self.left)} left"
+        return f"{self.label} {state} ({figures}; this shard may cost up to {exact(needed)})"
 
 
 _NAMED = 2
@@ -100,10 +100,3 @@ def months_between(first: float, last: float) -> list[str]:
         at = at.replace(year=at.year + at.month // 12, month=at.month % 12 + 1)
         found.append(at.strftime("%Y-%m"))
     return found
-
-
-def money(usd: Decimal) -> str:
-    """USD to the cent, or in full where cents would hide something."""
-    if usd == usd.quantize(_CENT):
-        return f"{usd:.2f}"
-    return f"{usd:f}".rstrip("0")

@@ -21,9 +21,9 @@ from lowtide.engine import Run
 from lowtide.errors import ConfigError, StalePlan
 from lowtide.events import CancelRequested
 from lowtide.job import load_job
+from lowtide.money import rough
 from lowtide.plainjson import plain_json
 from lowtide.plan import RunPlan, Work
-from lowtide.planning.choosing import dollars
 from lowtide.planning.making import LATE
 from lowtide.summary import FAILED, Summary, summarize
 from lowtide.windows import parse_window
@@ -88,10 +88,10 @@ def in_short(plan: RunPlan) -> list[str]:
     chosen = next((option for option in plan.options if option.chosen), None)
     where = f"{plan.backend}, model {plan.model}"
     if chosen is None:
-        return [f"plan: {where}, about {plan.cost_usd:,.4f} USD"]
-    cost = f"about {dollars(chosen.cost_usd)} USD"
+        return [f"plan: {where}, about {rough(plan.cost_usd)} USD"]
+    cost = f"about {rough(chosen.cost_usd)} USD"
     if chosen.cost_high_usd > chosen.cost_low_usd:
-        cost += f" ({dollars(chosen.cost_low_usd)} to {dollars(chosen.cost_high_usd)})"
+        cost += f" ({rough(chosen.cost_low_usd)} to {rough(chosen.cost_high_usd)})"
     asked = f"{chosen.requests:,} request{'' if chosen.requests == 1 else 's'}"
     if chosen.cached:
         asked += f" ({chosen.cached:,} more are answered by earlier runs)"

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import msgspec
 
+from lowtide.money import rough
 from lowtide.plan import Candidate, PlannedOption, Range
 from lowtide.records import Limits
 from lowtide.sharding.shard import TOKEN_BYTES
@@ -164,7 +165,7 @@ def _why_not(found: PlannedOption, best: PlannedOption, moments: Moments) -> str
     if not best.fits_deadline and found.finish > best.finish:
         return f"done {span(found.finish - best.finish)} later"
     if found.cost_usd > best.cost_usd:
-        return f"{dollars(found.cost_usd - best.cost_usd)} USD more"
+        return f"{rough(found.cost_usd - best.cost_usd)} USD more"
     if found.finish > best.finish:
         return f"costs the same, done {span(found.finish - best.finish)} later"
     return "costs the same; the job file names the other one first"
@@ -218,10 +219,3 @@ def span(seconds: float) -> str:
             number = f"{seconds / length:.{1 if seconds < 10 * length else 0}f}"
             return f"{number.removesuffix('.0')} {unit}"
     return f"{seconds:.0f} s" if seconds >= 1 else "less than a second"
-
-
-def dollars(amount: Decimal) -> str:
-    """To the cent, or two digits of what is less than that."""
-    if not amount or amount >= Decimal("0.01"):
-        return f"{amount:,.2f}"
-    return f"{amount:.{1 - amount.adjusted()}f}"

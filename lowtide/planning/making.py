@@ -12,6 +12,7 @@ import msgspec
 from lowtide.estimating import NO_HISTORY, Corpus, Estimate, History, estimate, read_history
 from lowtide.ids import RECORD_ID_LENGTH
 from lowtide.inputs import Inputs
+from lowtide.money import rough
 from lowtide.plan import (
     Candidate,
     PlannedDocuments,
@@ -23,7 +24,7 @@ from lowtide.plan import (
     check_candidates,
     make_plan,
 )
-from lowtide.planning.choosing import Choice, Demand, Moments, choose, dollars, option, span, unable
+from lowtide.planning.choosing import Choice, Demand, Moments, choose, option, span, unable
 from lowtide.planning.experience import Experience, read_experience
 from lowtide.planning.published import NOTHING_PUBLISHED, PublishedDocuments
 from lowtide.planning.survey import Asked, Counted, Survey, survey
@@ -194,7 +195,7 @@ def _notes(work: Work, candidate: Candidate, plan: RunPlan, choice: Choice, foun
         )
     if plan.approve_above_usd is not None and plan.cost_usd > plan.approve_above_usd:
         yield (
-            f"costs more than approve_above_usd, {dollars(plan.approve_above_usd)} USD: the run waits until somebody "
+            f"costs more than approve_above_usd, {rough(plan.approve_above_usd)} USD: the run waits until somebody "
             "approves it"
         )
     yield from _tight_caps(work, candidate, chosen, found.asked[choice.chosen])
@@ -210,8 +211,8 @@ def _tight_caps(work: Work, candidate: Candidate, chosen: PlannedOption, asked: 
     for name, usd in caps:
         if worst > usd:
             yield (
-                f"a shard of {-(-chosen.requests // chosen.shards):,} requests reserves up to {dollars(worst)} USD "
-                f"before it is sent, and {name} allows {dollars(usd)}: nothing might be asked; make shards smaller "
+                f"a shard of {-(-chosen.requests // chosen.shards):,} requests reserves up to {rough(worst)} USD "
+                f"before it is sent, and {name} allows {rough(usd)}: nothing might be asked; make shards smaller "
                 "with limits.shard_records"
             )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from lowtide.money import exact
 from lowtide.prices.naming import price_named
 from lowtide.report.records import ReportMeta
 from lowtide.report.tables import Saving, Tables
@@ -14,7 +15,6 @@ from lowtide.report.text import (
     aware,
     count,
     duration,
-    exact,
     instant,
     minute,
     money,

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lowtide.billing.reading import UNPRICED
+from lowtide.money import total
 from lowtide.report.parquet import Batch, TableReader
-from lowtide.report.text import add
 
 TOKEN_TYPES = ("input", "cached_input", "cache_write", "output", "reasoning")
 COMPUTE = "compute_second"
@@ -56,7 +56,7 @@ class Use:
         if not known:
             self.unknown += entries
         elif amount or currency not in self.cost:
-            self.cost[currency] = add(self.cost.get(currency, _NOTHING), amount)
+            self.cost[currency] = total((self.cost.get(currency, _NOTHING), amount))
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ class ShardUse:
                 both.useful[name] += quantity
             for into, source in ((both.cost, part.cost), (both.wasted_cost, part.wasted_cost)):
                 for currency, amount in source.items():
-                    into[currency] = add(into.get(currency, _NOTHING), amount)
+                    into[currency] = total((into.get(currency, _NOTHING), amount))
         return both
 
 
@@ -183,11 +183,11 @@ def _enter(ledger: Ledger, row: dict[str, object], *, priced: bool) -> None:
     compared = row["realtime_amount_sum"]
     ledger.uncompared += _integer(row["realtime_amount_count"])
     if isinstance(compared, Decimal) and currency == "USD":
-        ledger.realtime = add(ledger.realtime or _NOTHING, compared)
+        ledger.realtime = total((ledger.realtime or _NOTHING, compared))
     part = ledger.shards.setdefault(shard if isinstance(shard, int) else None, ShardUse())
     part.unknown += 0 if known else entries
     cost = part.wasted_cost if waste else part.cost
-    cost[currency] = add(cost.get(currency, _NOTHING), amount)
+    cost[currency] = total((cost.get(currency, _NOTHING), amount))
     if token_type == COMPUTE:
         return
     if waste:

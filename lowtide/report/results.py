@@ -12,10 +12,11 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lowtide import money
 from lowtide.refusals import FIGURES, UNASKED
 from lowtide.report.parquet import Batch, TableReader, total
 from lowtide.report.tally import Tally
-from lowtide.report.text import add, aware
+from lowtide.report.text import aware
 from lowtide.schemas import RESULT_COLUMNS, STATUSES
 
 _COUNTED = (
@@ -155,11 +156,11 @@ def _count(batch: Batch, results: Results) -> None:
     for (run_id,), count in _grouped(table, "run_id"):
         results.run_ids.add(run_id or "", count)
     cost, realtime = batch.amount("cost_usd"), batch.amount("cost_if_realtime_usd")
-    results.cost = add(results.cost, total(cost) or _NOTHING)
+    results.cost = money.total((results.cost, total(cost) or _NOTHING))
     compared = total(realtime)
     if compared is not None:
-        results.realtime = add(results.realtime or _NOTHING, compared)
-        results.batch = add(results.batch, total(pc.if_else(pc.is_valid(realtime), cost, None)) or _NOTHING)
+        results.realtime = money.total((results.realtime or _NOTHING, compared))
+        results.batch = money.total((results.batch, total(pc.if_else(pc.is_valid(realtime), cost, None)) or _NOTHING))
     results.bought_earlier += pc.sum(batch.boolean("cached")).as_py() or 0
     if results.window_start is None and batch.rows:
         results.window_start = _time(batch.take([0]).values("window_start")[0])

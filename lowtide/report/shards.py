@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
 
+from lowtide.money import exact
 from lowtide.report.charts import Scale, Series, scale, stacked
 from lowtide.report.ledger import TOKEN_TYPES, Ledger, ShardUse
-from lowtide.report.text import amounts, count, exact, plural
+from lowtide.report.text import amounts, count, plural
 from lowtide.report.views import Cell, Columns, Segment, Table, number, paid, table
 
 SHARD_COLUMNS = 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from lowtide.billing.reading import UNPRICED
+from lowtide.billing.reading import is_priced
 from lowtide.plan import PlannedOption, RunPlan
 from lowtide.report.ledger import Ledger
 from lowtide.report.results import Results
@@ -100,4 +100,4 @@ def chosen(plan: RunPlan | None) -> PlannedOption | None:
 
 def has_price(option: PlannedOption) -> bool:
     """Whether its costs say anything."""
-    return bool(option.cost_usd) or not option.price_id.endswith(UNPRICED)
+    return is_priced(option.price_id, option.cost_usd)

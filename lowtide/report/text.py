@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
+from lowtide.money import exact, rough
+
 # Characters that are not seen and change what is seen: controls, direction marks and overrides (Trojan Source,
 # CVE-2021-42574), zero-width spaces, separators, tags, variation-selector-free invisibles, noncharacters, lone
 # surrogates. Joiners (U+200C, U+200D) stay: Persian, Indic scripts and emoji are misspelt without them.
@@ -73,24 +75,9 @@ def divided(amount: Decimal, parts: int) -> Decimal:
     return _WIDE.quantize(_WIDE.divide(amount, Decimal(parts)), Decimal("0.000000000001"))
 
 
-def add(left: Decimal, right: Decimal) -> Decimal:
-    """The exact sum: the default context would round at 28 digits, and the tables hold 38."""
-    return _WIDE.add(left, right)
-
-
-def exact(amount: Decimal) -> str:
-    """Every digit that is not a trailing zero, with at least two decimals: `1,234.50`, `0.000012`."""
-    text = f"{amount:,f}"
-    whole, _, fraction = text.partition(".")
-    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
-
-
 def money(amount: Decimal, currency: str = "USD") -> str:
-    """An amount to read, not to reckon with: cents, or three significant digits below one unit."""
-    size = abs(amount)
-    small = 0 < size < 1
-    digits = Decimal(1).scaleb(min(-2, size.adjusted() - 2)) if small else Decimal("0.01")
-    return f"{exact(_WIDE.quantize(amount, digits))} {currency}"
+    """An amount to read, not to reckon with, and its currency."""
+    return f"{rough(amount)} {currency}"
 
 
 def amounts(values: Money, *, precise: bool = False) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lowtide.money import allocate, amount_of, product, steps, total
+from lowtide.money import allocate, amount_of, exact, product, rough, steps, total
 
 totals = st.one_of(st.integers(-(10**6), 10**6), st.integers(-(2**62), 2**62))
 weights = st.one_of(
@@ -119,3 +119,38 @@ def test_a_sum_is_never_rounded(counts: list[int]) -> None:
 def test_an_amount_finer_than_the_tables_hold_is_an_error() -> None:
     with pytest.raises(Inexact):
         steps(Decimal("0.0000000000001"))
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        ("0", "0.00"),
+        ("5", "5.00"),
+        ("4.8", "4.80"),
+        ("1E+3", "1,000.00"),
+        ("1234.500000000000", "1,234.50"),
+        ("0.000000000001", "0.000000000001"),
+    ],
+)
+def test_exact_money_hides_nothing(usd: str, text: str) -> None:
+    assert exact(Decimal(usd)) == text
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        ("0", "0.00"),
+        ("1234.5678", "1,234.57"),
+        ("0.0062", "0.0062"),
+        ("0.00001234", "0.0000123"),
+        ("-0.5", "-0.50"),
+        ("0.99999", "1.00"),
+    ],
+)
+def test_money_to_read_has_the_digits_that_it_needs(usd: str, text: str) -> None:
+    assert rough(Decimal(usd)) == text
+
+
+def test_a_sum_keeps_every_digit_of_the_tables() -> None:
+    large, small = Decimal("99999999999999999999999999.0"), Decimal("0.000000000001")
+    assert str(total((large, small))) == "99999999999999999999999999.000000000001"

@@ -9,7 +9,7 @@ import pytest
 from support.standins import MemoryStore
 
 from lowtide.budget.account import Account, Payer, Release, Settle
-from lowtide.budget.caps import Cap, job_caps, money, month_of, months_between
+from lowtide.budget.caps import Cap, job_caps, month_of, months_between
 from lowtide.errors import CorruptJournal
 
 WEEKLY = Payer("runs/weekly/2026-W47/0123456789abcdef", "weekly", {"team": "search"})
@@ -118,10 +118,3 @@ def test_months_are_those_of_utc() -> None:
     assert months_between(last, last + 40 * 86_400) == ["2026-11", "2026-12", "2027-01"]
     assert months_between(last, last) == ["2026-11"]
     assert months_between(last, last - 40 * 86_400) == ["2026-11"]
-
-
-@pytest.mark.parametrize(
-    ("usd", "text"), [("5", "5.00"), ("4.8", "4.80"), ("0.000000000001", "0.000000000001"), ("1E+3", "1000.00")]
-)
-def test_money_hides_nothing(usd: str, text: str) -> None:
-    assert money(Decimal(usd)) == text

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.standins import SMALL, Provider, StandInBackend
 
 from lowtide.plan import Candidate, PlannedOption, Range
-from lowtide.planning.choosing import Demand, Moments, choose, dollars, option, shards_of, span, unable
+from lowtide.planning.choosing import Demand, Moments, choose, option, shards_of, span, unable
 from lowtide.prices import Price
 from lowtide.records import Limits
 
@@ -203,10 +203,3 @@ def test_so_many_shards_hold_everything(requests: int, size: int, limits: Limits
 )
 def test_a_length_of_time_is_a_word_or_two(seconds: float, said: str) -> None:
     assert span(seconds) == said
-
-
-@pytest.mark.parametrize(
-    ("usd", "said"), [("0", "0.00"), ("1234.5", "1,234.50"), ("0.0062", "0.0062"), ("0.00001234", "0.000012")]
-)
-def test_a_difference_has_the_digits_that_it_needs(usd: str, said: str) -> None:
-    assert dollars(Decimal(usd)) == said
