@@ -76,12 +76,13 @@ def ask(run: Run, wait: float) -> bool:
 
 def _question(run: Run, expected: Decimal) -> str:
     plan, root = run.plan, run.context.store.uri
+    above = exact(plan.approve_above_usd or Decimal(0))
     return "\n".join(
         [
             f"## Job {plan.job}, window {plan.window}",
             "",
             f"This run is expected to cost **{rough(expected)} USD** at {plan.backend}, model {plan.model}. "
-            f"The job asks before it spends more than {exact(plan.approve_above_usd)} USD.",
+            f"The job asks before it spends more than {above} USD.",
             "",
             f"Switch *approve* on and resume, or type `lowtide approve {root}/{plan.prefix}`. "
             "Without an answer nothing is spent, and the next flow run asks again.",

@@ -154,11 +154,10 @@ class PlannedOption(msgspec.Struct, frozen=True):
     quota: str = ""
 
 
-class PlannedDocuments(msgspec.Struct, frozen=True):
-    """The documents by what will become of them. With `exact` all were read; else the numbers are scaled from a sample.
+class CountedDocuments(msgspec.Struct, frozen=True):
+    """The documents by what they are. With `exact` all were read; else the numbers are scaled from the `read` ones.
 
-    `new`, `changed` and `unchanged` are as against the window's published results. Requests are `asked`, or not, since
-    an earlier run has bought the answer (`cached`) or the same is asked in this run already (`twins`).
+    `new`, `changed` and `unchanged` are as against the window's published results.
     """
 
     exact: bool
@@ -168,6 +167,15 @@ class PlannedDocuments(msgspec.Struct, frozen=True):
     changed: int
     unchanged: int
     unreadable: int
+
+
+class PlannedDocuments(CountedDocuments, frozen=True):
+    """The documents with what will become of them.
+
+    Requests are `asked`, or not, since an earlier run has bought the answer (`cached`) or the same is asked in this run
+    already (`twins`).
+    """
+
     asked: int
     cached: int
     twins: int

@@ -144,6 +144,11 @@ def split_window_by(window_by: str) -> tuple[str, str]:
     raise ConfigError(f"window_by: found {_short(window_by)}; expected {WINDOW_BY}")
 
 
+def month_after(start: datetime) -> datetime:
+    """The first day of the month after one that is given by its first day, at the same hour. Raises OverflowError."""
+    return (start + timedelta(days=31)).replace(day=1)
+
+
 def _calendar(text: str) -> Window | None:
     fit = _CALENDAR.fullmatch(text)
     return _window(fit.groupdict()) if fit else None
@@ -161,8 +166,7 @@ def _window(parts: Mapping[str, str | None]) -> Window | None:
             return Window(f"{year:04d}", datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC))
         if day == -1:
             start = datetime(year, month, 1, tzinfo=UTC)
-            following = (start + timedelta(days=31)).replace(day=1)
-            return Window(f"{year:04d}-{month:02d}", start, following)
+            return Window(f"{year:04d}-{month:02d}", start, month_after(start))
         if hour == -1:
             start = datetime(year, month, day, tzinfo=UTC)
             return Window(f"{start:%Y-%m-%d}".zfill(10), start, start + timedelta(days=1))

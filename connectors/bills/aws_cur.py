@@ -19,7 +19,7 @@ from lowtide.billing.bill import BillLine, Place
 from lowtide.connectors.bills import usage
 from lowtide.connectors.bills.fields import in_dollars, moment, number, tags_in
 from lowtide.connectors.bills.files import Row
-from lowtide.connectors.bills.layout import Quantity, doubt, line_of, tokens
+from lowtide.connectors.bills.layout import Quantity, charged, line_of, tokens
 from lowtide.connectors.bills.models import Names
 
 _RESOURCE = "resourcetags/"
@@ -81,33 +81,28 @@ class AwsCur:
         said = f"{code} {row.text('product_servicecode')} {product} {description}"
         if not _BEDROCK.search(said):
             return None
-        found = usage.of_aws(words, product)
-        model = names.model("aws", found.name, words)
         kind = row.text("line_item_line_item_type")
-        charge = "" if kind.lower() in _USAGE else kind or "not usage"
-        unknown, quantity = "", 0
-        if not charge:
-            amount = number(row, "line_item_usage_amount")
-            unknown = doubt(found, model, words, amount)
-            if not unknown:
-                quantity = _tokens(row, amount, names)
+        what = charged(
+            usage.of_aws(words, product),
+            words,
+            place,
+            names,
+            charge="" if kind.lower() in _USAGE else kind or "not usage",
+            amount=lambda: number(row, "line_item_usage_amount"),
+            count=lambda amount: _tokens(row, amount, names),
+        )
         return line_of(
             row,
             place,
+            what,
             service=code,
-            usage=found,
             region=row.text("product_region_code"),
-            model=model,
-            quantity=quantity,
             cost=number(row, "line_item_unblended_cost"),
             currency=in_dollars(row, "line_item_currency_code"),
             tags=_tags(row),
-            words=words,
             operation=row.text("line_item_operation"),
             resource=row.text("line_item_resource_id"),
             description=description,
-            charge=charge,
-            unknown=unknown,
         )
 
 

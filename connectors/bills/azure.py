@@ -16,7 +16,7 @@ from lowtide.billing.bill import BillLine, Place
 from lowtide.connectors.bills import usage
 from lowtide.connectors.bills.fields import in_dollars, moment, number, tags_in
 from lowtide.connectors.bills.files import Row
-from lowtide.connectors.bills.layout import Quantity, doubt, line_of, tokens
+from lowtide.connectors.bills.layout import Quantity, charged, line_of, tokens
 from lowtide.connectors.bills.models import Names
 
 _DAY = timedelta(days=1)
@@ -67,31 +67,26 @@ class AzureCost:
         group = f"{row.text('metersubcategory')} {row.text('productname')}".lower()
         if "openai" not in group and category.lower() != "foundry models":
             return None
-        found = usage.of_azure(words)
-        model = names.model("azure", found.name, words)
         kind = row.text("chargetype")
-        charge = "" if kind.lower() in ("", "usage") else kind
-        unknown, quantity = "", 0
-        if not charge:
-            amount = number(row, *_QUANTITIES)
-            unknown = doubt(found, model, words, amount)
-            if not unknown:
-                quantity = tokens(row, Quantity(amount, row.text("unitofmeasure"), "unitofmeasure"), names)
+        what = charged(
+            usage.of_azure(words),
+            words,
+            place,
+            names,
+            charge="" if kind.lower() in ("", "usage") else kind,
+            amount=lambda: number(row, *_QUANTITIES),
+            count=lambda amount: tokens(row, Quantity(amount, row.text("unitofmeasure"), "unitofmeasure"), names),
+        )
         return line_of(
             row,
             place,
+            what,
             service=category,
-            usage=found,
             region=row.text("resourcelocation"),
-            model=model,
-            quantity=quantity,
             cost=number(row, *_COSTS),
             currency=in_dollars(row, *(name for name in _CURRENCIES if name in row.values)),
             tags=tags_in(row, "tags"),
-            words=words,
             operation=row.text("metersubcategory"),
             resource=row.text("resourceid", "instanceid"),
             description=row.text("productname"),
-            charge=charge,
-            unknown=unknown,
         )

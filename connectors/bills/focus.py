@@ -18,7 +18,7 @@ from lowtide.billing.bill import BillLine, Place
 from lowtide.connectors.bills import usage
 from lowtide.connectors.bills.fields import in_dollars, moment, number, tags_in, tokens_of, whole_tokens
 from lowtide.connectors.bills.files import Row
-from lowtide.connectors.bills.layout import Quantity, doubt, line_of, tokens
+from lowtide.connectors.bills.layout import Quantity, charged, line_of, tokens
 from lowtide.connectors.bills.models import Names
 
 _BEDROCK = re.compile(r"amazon\s?bedrock", re.IGNORECASE)
@@ -84,31 +84,28 @@ class Focus:
         if words is None:
             return None
         description, service = row.text("chargedescription"), row.text("servicename")
-        found = usage.of_aws(words, service) if place.provider == "aws" else usage.of_azure(words)
-        model = names.model(place.provider, found.name, words)
         category = row.text("chargecategory")
-        charge = "" if category.lower() == "usage" else category or "not usage"
-        unknown, quantity = "", 0
-        if not charge:
-            unknown = doubt(found, model, words, number(row, "pricingquantity"))
-            quantity = 0 if unknown else _tokens(row, names)
+        what = charged(
+            usage.of_aws(words, service) if place.provider == "aws" else usage.of_azure(words),
+            words,
+            place,
+            names,
+            charge="" if category.lower() == "usage" else category or "not usage",
+            amount=lambda: number(row, "pricingquantity"),
+            count=lambda priced: _tokens(row, priced, names),
+        )
         return line_of(
             row,
             place,
+            what,
             service=service,
-            usage=found,
             region=row.text("regionid"),
-            model=model,
-            quantity=quantity,
             cost=number(row, "billedcost"),
             currency=in_dollars(row, "billingcurrency"),
             tags=tags_in(row, "tags"),
-            words=words,
             operation=row.text("x_operation"),
             resource=row.text("resourceid"),
             description=description,
-            charge=charge,
-            unknown=unknown,
         )
 
 
@@ -128,13 +125,13 @@ def _words(row: Row, provider: str) -> str | None:
     return None
 
 
-def _tokens(row: Row, names: Names) -> int:
+def _tokens(row: Row, quantity: Decimal, names: Names) -> int:
     """The tokens of a row: from what was consumed, or priced, in a unit that says so.
 
     Azure may count plain `Units`, with the block (`1K`) apart. Two columns then have to say the same: what was consumed
     is what was priced, times the block.
     """
-    priced = Quantity(number(row, "pricingquantity"), row.text("pricingunit"), "pricingunit")
+    priced = Quantity(quantity, row.text("pricingunit"), "pricingunit")
     used_unit = row.text("consumedunit")
     has_used = row.values.get("consumedquantity") not in (None, "")
     if has_used and tokens_of(used_unit) and "token" in used_unit.lower():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
@@ -58,24 +58,54 @@ def tokens(row: Row, quantity: Quantity, names: Names, *, per: int | None = None
     return whole_tokens(quantity.amount, per)
 
 
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """What a row charges for, and how many tokens of it; `charge` and `unknown` are as in `BillLine`."""
+
+    usage: Usage
+    model: str
+    words: str
+    charge: str
+    quantity: int = 0
+    unknown: str = ""
+
+
+def charged(
+    usage: Usage,
+    words: str,
+    place: Place,
+    names: Names,
+    *,
+    charge: str,
+    amount: Callable[[], Decimal],
+    count: Callable[[Decimal], int],
+) -> Charged:
+    """The usage of a row, with its model and its tokens.
+
+    `amount` reads the quantity in the bill's unit, and `count` makes tokens of it. Neither is asked of a charge that is
+    not for usage, and the second not of an amount that cannot be compared with the ledger. Raises BillError.
+    """
+    model = names.model(place.provider, usage.name, words)
+    if charge:
+        return Charged(usage, model, words, charge)
+    quantity = amount()
+    unknown = _doubt(usage, model, words, quantity)
+    return Charged(usage, model, words, charge, 0 if unknown else count(quantity), unknown)
+
+
 def line_of(
     row: Row,
     place: Place,
+    what: Charged,
     *,
     service: str,
-    usage: Usage,
     region: str,
-    model: str,
-    quantity: int,
     cost: Decimal,
     currency: str,
     tags: Mapping[str, str],
-    words: str,
     operation: str = "",
     resource: str = "",
     description: str = "",
-    charge: str = "",
-    unknown: str = "",
 ) -> BillLine:
     """The row as a line of its place."""
     return BillLine(
@@ -88,24 +118,24 @@ def line_of(
         service=service,
         start=place.start,
         end=place.end,
-        region=region or usage.region,
-        model=model,
-        token_type=usage.token_type,
-        mode=usage.mode,
-        quantity=quantity,
+        region=region or what.usage.region,
+        model=what.model,
+        token_type=what.usage.token_type,
+        mode=what.usage.mode,
+        quantity=what.quantity,
         cost=cost,
         currency=currency,
         tags=tags,
-        words=words,
+        words=what.words,
         operation=operation,
         resource=resource,
         description=description,
-        charge=charge,
-        unknown=unknown,
+        charge=what.charge,
+        unknown=what.unknown,
     )
 
 
-def doubt(usage: Usage, model: str, words: str, quantity: Decimal) -> str:
+def _doubt(usage: Usage, model: str, words: str, quantity: Decimal) -> str:
     """Why a line of usage cannot be compared with the ledger; "" if it can."""
     if not usage.token_type:
         return "no kind of token in its name"

@@ -12,17 +12,9 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, InvalidOperation
 
-from lowtide.connectors.prices.imported import (
-    Imported,
-    Skipped,
-    Stated,
-    collected,
-    document,
-    fingerprint,
-    rows,
-    since,
-    text,
-)
+from lowtide.connectors.prices import reasons
+from lowtide.connectors.prices.documents import document, fingerprint, rows, since, text
+from lowtide.connectors.prices.imported import Imported, Skipped, Stated, collected
 from lowtide.connectors.prices.names import BEDROCK, normal
 from lowtide.errors import ConfigError
 from lowtide.prices.entries import Mode, TokenType
@@ -43,14 +35,14 @@ _UNDERSTOOD = {
     "input", "output", "cache", "read", "write", "token", "tokens", "count", "batch", "standard", "global", "million",
 }  # fmt: skip
 _REASONS = (
-    ({"flex", "priority"}, "another service tier"),
-    ({"latency", "optimized"}, "another service tier"),
-    ({"reserved", "tpm", "provisioned", "minute"}, "reserved throughput"),
+    ({"flex", "priority"}, reasons.OTHER_TIER),
+    ({"latency", "optimized"}, reasons.OTHER_TIER),
+    ({"reserved", "tpm", "provisioned", "minute"}, reasons.RESERVED),
     ({"custom"}, "a customized model"),
-    ({"long", "context", "ctx", "lctx"}, "only for long prompts"),
-    ({"1h", "30m", "12h"}, "only for caches that are kept for longer"),
+    ({"long", "context", "ctx", "lctx"}, reasons.LONG_PROMPTS),
+    ({"1h", "30m", "12h"}, reasons.KEPT_LONGER),
     ({"geo", "region"}, "does not say which inference profile it is for"),
-    ({"image", "audio", "video", "speech", "second", "seconds", "character", "characters"}, "not by the token of text"),
+    ({"image", "audio", "video", "speech", "second", "seconds", "character", "characters"}, reasons.NOT_TEXT),
 )
 
 
@@ -111,13 +103,13 @@ def _use(attributes: dict[str, object]) -> _Use | str:
         if words & {"cross", "region"} and "global" in words:
             words -= {"cross", "region"}
     else:
-        return "not by the token of text"
+        return reasons.NOT_TEXT
     why = _not_plain(words)
     if why:
         return why
     models = {known for name in names if (known := name if _MODEL_ID.fullmatch(name) else BEDROCK.get(normal(name)))}
     if len(models) != 1:
-        return "its names stand for different models" if models else "the model's name is not known"
+        return "its names stand for different models" if models else reasons.UNKNOWN_MODEL
     model = models.pop()
     return _Use(
         f"global.{model}" if "global" in words else model,
@@ -128,12 +120,11 @@ def _use(attributes: dict[str, object]) -> _Use | str:
 
 
 def _not_plain(words: set[str]) -> str:
-    for marks, why in _REASONS:
-        if words & marks:
-            return why
+    if why := reasons.ruled_out(words, _REASONS):
+        return why
     if words - _UNDERSTOOD or len(words & {"input", "output"}) > 1 or not words & {"token", "tokens"}:
-        return "is not understood"
-    return "" if words & {"input", "output", "cache"} else "is not understood"
+        return reasons.NOT_UNDERSTOOD
+    return "" if words & {"input", "output", "cache"} else reasons.NOT_UNDERSTOOD
 
 
 def _token_type(words: set[str]) -> TokenType:
@@ -153,7 +144,7 @@ def _terms(use: _Use, terms: dict[str, object], made: date) -> Iterator[tuple[De
             if scale is None:
                 yield f"the unit {text(dimension, 'unit')!r} is not a number of tokens"
             elif text(dimension, "beginRange") not in ("", "0") or text(dimension, "endRange") not in ("", "Inf"):
-                yield "only for some amounts"
+                yield reasons.SOME_AMOUNTS
             else:
                 yield _price(dimension, scale, text(term, "effectiveDate"), made)
 

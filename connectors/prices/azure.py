@@ -13,16 +13,9 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
-from lowtide.connectors.prices.imported import (
-    Imported,
-    Skipped,
-    Stated,
-    collected,
-    document,
-    fingerprint,
-    since,
-    text,
-)
+from lowtide.connectors.prices import reasons
+from lowtide.connectors.prices.documents import document, fingerprint, since, text
+from lowtide.connectors.prices.imported import Imported, Skipped, Stated, collected
 from lowtide.connectors.prices.names import AZURE_OPENAI, AZURE_ZONES, normal
 from lowtide.errors import ConfigError
 from lowtide.prices.entries import Mode, TokenType
@@ -41,11 +34,11 @@ _GLOBAL, _REGIONAL = {"glbl", "gl", "global"}, {"regnl", "regional"}
 _ZONE = {"dz", "dzone", "datazone"}
 _PLAIN = {"tokens", "token", "std", "standard", "shortco", "shco", "batch"}
 _REASONS = (
-    ({"pp", "priority", "flex", "fl"}, "another service tier"),
-    ({"longco", "lngco", "l"}, "only for long prompts"),
+    ({"pp", "priority", "flex", "fl"}, reasons.OTHER_TIER),
+    ({"longco", "lngco", "l"}, reasons.LONG_PROMPTS),
     ({"ft", "finetuned", "finetune", "training", "hosting", "grader", "grdr", "dev"}, "a model of your own"),
-    ({"aud", "audio", "rt", "realtime", "img", "image", "tts", "transcribe", "video"}, "not by the token of text"),
-    ({"ptu", "provisioned"}, "reserved throughput"),
+    ({"aud", "audio", "rt", "realtime", "img", "image", "tts", "transcribe", "video"}, reasons.NOT_TEXT),
+    ({"ptu", "provisioned"}, reasons.RESERVED),
 )
 
 
@@ -129,7 +122,7 @@ def _not_ours(item: dict[str, object]) -> str:
         return "not paid by use"
     if text(item, "currencyCode") != "USD":
         return "not in USD"
-    return "only for some amounts" if item.get("tierMinimumUnits", Decimal(0)) != 0 else ""
+    return reasons.SOME_AMOUNTS if item.get("tierMinimumUnits", Decimal(0)) != 0 else ""
 
 
 def _price(item: dict[str, object]) -> Decimal | str:
@@ -157,9 +150,8 @@ def _meter(item: dict[str, object]) -> _Meter | str:
     spread = " ".join(_SPLIT.split(_GLUED.sub(" ", name))).lower()
     listed = _JOINED.sub(r"\1\2", spread).split()
     words = set(listed)
-    for marks, why in _REASONS:
-        if words & marks:
-            return why
+    if why := reasons.ruled_out(words, _REASONS):
+        return why
     scale = text(item, "unitOfMeasure").lower()
     if words & {"1k", "1m"} and scale not in words:
         return f"the name and the unit {text(item, 'unitOfMeasure')!r} differ"
@@ -169,11 +161,11 @@ def _meter(item: dict[str, object]) -> _Meter | str:
         return "the meter, the SKU and the product do not agree that it is for batches"
     kind, place = _token_type(words), _place(words, text(item, "armRegionName"))
     if kind is None or place is None:
-        return "is not understood"
+        return reasons.NOT_UNDERSTOOD
     known = _INPUT | _OUTPUT | _CACHED | _WRITTEN | _GLOBAL | _REGIONAL | _ZONE | _PLAIN | {"1k", "1m"}
     models = AZURE_OPENAI.get(normal("".join(word for word in listed if word not in known)))
     if models is None:
-        return "the model's name is not known"
+        return reasons.UNKNOWN_MODEL
     return _Meter(models, place, "batch" if "batch" in words else "on_demand", kind)
 
 

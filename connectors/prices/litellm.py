@@ -16,16 +16,9 @@ from decimal import Decimal
 from io import BytesIO
 from zipfile import BadZipFile, ZipFile
 
-from lowtide.connectors.prices.imported import (
-    Imported,
-    Skipped,
-    Stated,
-    collected,
-    document,
-    fingerprint,
-    rows,
-    text,
-)
+from lowtide.connectors.prices import reasons
+from lowtide.connectors.prices.documents import document, fingerprint, rows, text
+from lowtide.connectors.prices.imported import Imported, Skipped, Stated, collected
 from lowtide.errors import ConfigError
 from lowtide.prices.entries import Mode, Provider, TokenType
 from lowtide.prices.lookup import GEOGRAPHIES
@@ -179,12 +172,12 @@ def _why_not(field: str) -> str:
     for pattern, why in _UNKNOWN_COSTS:
         if re.search(pattern, field):
             return why
-    return "is not understood"
+    return reasons.NOT_UNDERSTOOD
 
 
 _UNKNOWN_COSTS = (
-    (r"_(flex|priority|ultrafast|decisions)$", "another service tier"),
-    (r"_above_\d+k_tokens", "only for long prompts"),
-    (r"_above_\d+hr", "only for caches that are kept for longer"),
-    (r"character|second|image|pixel|audio|video|query|page|session", "not by the token of text"),
+    (r"_(flex|priority|ultrafast|decisions)$", reasons.OTHER_TIER),
+    (r"_above_\d+k_tokens", reasons.LONG_PROMPTS),
+    (r"_above_\d+hr", reasons.KEPT_LONGER),
+    (r"character|second|image|pixel|audio|video|query|page|session", reasons.NOT_TEXT),
 )

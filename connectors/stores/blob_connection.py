@@ -16,13 +16,7 @@ from azure.storage.blob import BlobServiceClient, ContainerClient, LinearRetry
 from obstore.store import AzureStore as Bucket
 
 from lowtide.connectors.stores.addresses import BlobAddress
-from lowtide.connectors.stores.clients import (
-    CONNECT_SECONDS,
-    RETRIES,
-    SILENCE_SECONDS,
-    client_options,
-    retry_config,
-)
+from lowtide.connectors.stores.clients import CONNECT_SECONDS, RETRIES, SILENCE_SECONDS, client_options, retry_config
 from lowtide.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:

@@ -15,13 +15,7 @@ from botocore.exceptions import BotoCoreError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store as Bucket
 
-from lowtide.connectors.stores.clients import (
-    CONNECT_SECONDS,
-    RETRIES,
-    SILENCE_SECONDS,
-    client_options,
-    retry_config,
-)
+from lowtide.connectors.stores.clients import CONNECT_SECONDS, RETRIES, SILENCE_SECONDS, client_options, retry_config
 from lowtide.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -38,6 +38,7 @@ from lowtide.errors import LowtideError
 from lowtide.money import product
 from lowtide.protocols import Store
 from lowtide.schemas import MOMENT, MONEY
+from lowtide.windows import month_after
 
 _READ = (
     WHEN, "entry_id", "at", "run_id", "kind", "waste", "shard", "attempt", "backend", "provider", "region", "model",
@@ -162,7 +163,7 @@ def _charge(entry: Mapping[str, object], when: datetime, amount: Decimal) -> Foc
     day = when.replace(hour=0, minute=0, second=0, microsecond=0)
     month = day.replace(day=1)
     corrects = False
-    if entry["kind"] == "correction" and isinstance(written, datetime) and written >= _next_month(month):
+    if entry["kind"] == "correction" and isinstance(written, datetime) and written >= month_after(month):
         month, corrects = written.replace(day=1, hour=0, minute=0, second=0, microsecond=0), True
     priced: FocusRow = {"ContractedCost": amount, "ListCost": amount, "ChargeCategory": "Adjustment"}
     if isinstance(price, Decimal) and isinstance(quantity, int) and price >= 0:
@@ -182,7 +183,7 @@ def _charge(entry: Mapping[str, object], when: datetime, amount: Decimal) -> Foc
     return {
         **priced,
         "BilledCost": amount,
-        "BillingPeriodEnd": _next_month(month),
+        "BillingPeriodEnd": month_after(month),
         "BillingPeriodStart": month,
         "ChargeClass": "Correction" if corrects else None,
         "ChargePeriodEnd": day + timedelta(days=1),
@@ -190,10 +191,6 @@ def _charge(entry: Mapping[str, object], when: datetime, amount: Decimal) -> Foc
         "EffectiveCost": amount,
         "PricingCategory": "Dynamic" if entry["backend"] == "spot" else "Standard",
     }
-
-
-def _next_month(start: datetime) -> datetime:
-    return (start + timedelta(days=31)).replace(day=1)
 
 
 def _json(values: Iterable[tuple[str, str]]) -> str | None:

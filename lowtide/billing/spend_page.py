@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import BinaryIO
 
@@ -112,19 +114,11 @@ def _job_bars(month: SpendMonth) -> Bars | None:
     if not shown:
         return None
     parts = (
-        ("cost", "paid for answers", [job.spent_usd - job.wasted_usd for job in shown]),
-        ("waste", "paid in vain", [job.wasted_usd for job in shown]),
-        ("reserved", "reserved", [job.reserved_usd for job in shown]),
+        _Part("cost", "paid for answers", [job.spent_usd - job.wasted_usd for job in shown]),
+        _Part("waste", "paid in vain", [job.wasted_usd for job in shown]),
+        _Part("reserved", "reserved", [job.reserved_usd for job in shown]),
     )
-    series = [
-        Series(
-            role,
-            name,
-            [float(usd) for usd in usds],
-            [f"{job.job}: {name} {money(usd)}" for job, usd in zip(shown, usds, strict=True)],
-        )
-        for role, name, usds in parts
-    ]
+    series = _series(parts, [job.job for job in shown], money)
     longest = max(job.spent_usd + job.reserved_usd for job in shown)
     first, total = month.jobs[0], month.total
     said = f"{words(first.job, 40).text} spent most: {money(first.spent_usd)}"
@@ -136,8 +130,34 @@ def _job_bars(month: SpendMonth) -> Bars | None:
         names=tuple(words(job.job, 48) for job in shown),
         counts=tuple(_job_count(job, total) for job in shown),
         table=table(_JOB_HEADS, [_job_row(job) for job in month.jobs]),
-        legend=tuple(Segment(role, name, Cell("")) for role, name, usds in parts if any(usds)),
+        legend=_legend(parts),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What every bar, or column, of a chart shows of one kind of money: its amounts, bar by bar."""
+
+    role: str
+    name: str
+    usds: Sequence[Decimal]
+
+
+def _series(parts: Sequence[_Part], bars: Sequence[str], written: Callable[[Decimal], str]) -> list[Series]:
+    """The parts as a chart takes them. `bars` are what its bars are called."""
+    return [
+        Series(
+            part.role,
+            part.name,
+            [float(usd) for usd in part.usds],
+            [f"{bar}: {part.name} {written(usd)}" for bar, usd in zip(bars, part.usds, strict=True)],
+        )
+        for part in parts
+    ]
+
+
+def _legend(parts: Sequence[_Part]) -> tuple[Segment, ...]:
+    return tuple(Segment(part.role, part.name, Cell("")) for part in parts if any(part.usds))
 
 
 def _job_count(job: JobSpend, total: JobSpend) -> Cell:
@@ -206,18 +226,10 @@ def _day_columns(month: SpendMonth) -> Columns | None:
         return None
     axis = scale(float(max(day.spent_usd for day in days)))
     parts = (
-        ("cost", "paid for answers", [day.spent_usd - day.wasted_usd for day in days]),
-        ("waste", "paid in vain", [day.wasted_usd for day in days]),
+        _Part("cost", "paid for answers", [day.spent_usd - day.wasted_usd for day in days]),
+        _Part("waste", "paid in vain", [day.wasted_usd for day in days]),
     )
-    series = [
-        Series(
-            role,
-            name,
-            [float(usd) for usd in usds],
-            [f"{day.day}: {name} {exact(usd)} USD" for day, usd in zip(days, usds, strict=True)],
-        )
-        for role, name, usds in parts
-    ]
+    series = _series(parts, [str(day.day) for day in days], lambda usd: f"{exact(usd)} USD")
     dearest = max(days, key=lambda day: day.spent_usd)
     said = [f"Most on {dearest.day.day} {dearest.day:%b}: {money(dearest.spent_usd)}.", in_words(month)]
     body = [[Cell(str(day.day)), cash({"USD": day.spent_usd}), cash({"USD": day.wasted_usd})] for day in days]
@@ -229,7 +241,7 @@ def _day_columns(month: SpendMonth) -> Columns | None:
         positions=(f"{days[0].day.day} {days[0].day:%b}", f"{days[-1].day.day} {days[-1].day:%b}")
         if len(days) > 1
         else (f"{days[0].day.day} {days[0].day:%b}",),
-        legend=tuple(Segment(role, name, Cell("")) for role, name, usds in parts if any(usds)),
+        legend=_legend(parts),
         table=table(["Day", "Spent", "In vain"], body),
     )
 

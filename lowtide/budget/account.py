@@ -21,11 +21,11 @@ from decimal import Decimal
 import msgspec
 
 from lowtide.budget.caps import Cap, Holder, Room
-from lowtide.errors import CorruptJournal, NotFound
+from lowtide.entries import SNAPSHOT_EVERY, Entries
+from lowtide.errors import NotFound
 from lowtide.protocols import Store
 
 FOLDER = "budget/"
-SNAPSHOT_EVERY = 256
 
 
 class Reserve(msgspec.Struct, frozen=True, tag_field="change", tag="reserve"):
@@ -138,13 +138,16 @@ class Account:
 
     def __init__(self, store: Store, month: str, owner: str, *, snapshot_every: int = SNAPSHOT_EVERY) -> None:
         self.month = month
-        self._store = store
-        self._entries = f"{FOLDER}{month}/entries/"
-        self._snapshots = f"{FOLDER}{month}/snapshots/"
+        self._entries = Entries(
+            store,
+            f"{FOLDER}{month}/entries/",
+            f"{FOLDER}{month}/snapshots/",
+            entry=Entry,
+            state=AccountState,
+            called="an entry of an account",
+            snapshot_every=snapshot_every,
+        )
         self._owner = owner
-        self._snapshot_every = snapshot_every
-        self._encoder = msgspec.json.Encoder()
-        self._decoder = msgspec.json.Decoder(Entry)
         self._read = False
         self._state = AccountState()
 
@@ -156,7 +159,7 @@ class Account:
     def refresh(self) -> AccountState:
         """Read what others have written. Raises CorruptJournal for an entry that this version does not know."""
         if not self._read:
-            self._load_snapshot()
+            self._state = self._entries.newest_snapshot() or AccountState()
         # Numbers have no gaps, since who writes one has read the one before. So a look at the next one says it all.
         self._state = fold(self._state, self._unread())
         self._read = True
@@ -207,40 +210,19 @@ class Account:
         """Write the next entry; False, with the state read again, if somebody else has."""
         number = self._state.entry + 1
         entry = Entry(at, self._owner, payer.run, payer.job, dict(payer.tags), tuple(changes))
-        if not self._store.put_if_absent(self._path(number), self._encoder.encode(entry)):
+        if not self._entries.put(number, entry):
             self.refresh()
             return False
         self._state = fold(self._state, [(number, entry)])
-        if number % self._snapshot_every == 0:
-            self._store.write(f"{self._snapshots}{number:06d}.json", self._encoder.encode(self._state))
+        self._entries.keep_snapshot(number, self._state)
         return True
 
     def _unread(self) -> Iterator[tuple[int, Entry]]:
         number = self._state.entry + 1
         while True:
-            path = self._path(number)
             try:
-                data = self._store.read(path)
+                entry = self._entries.read(self._entries.path(number))
             except NotFound:
                 return
-            try:
-                yield number, self._decoder.decode(data)
-            except msgspec.DecodeError as error:
-                raise CorruptJournal(
-                    f"{self._store.uri_of(path)}: not an entry of an account that this version knows: {error}"
-                ) from error
+            yield number, entry
             number += 1
-
-    def _path(self, number: int) -> str:
-        return f"{self._entries}{number:06d}.json"
-
-    def _load_snapshot(self) -> None:
-        newest = ""
-        for info in self._store.list(self._snapshots):
-            newest = info.path
-        if newest:
-            try:
-                self._state = msgspec.json.decode(self._store.read(newest), type=AccountState)
-            except msgspec.DecodeError:
-                # A snapshot is a convenience: one that this version cannot read costs time, not truth.
-                self._state = AccountState()

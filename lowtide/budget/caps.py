@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from lowtide.money import exact
+from lowtide.windows import month_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,6 @@ def months_between(first: float, last: float) -> list[str]:
     """The calendar months from one time to another, both included."""
     found, at = [month_of(first)], datetime.fromtimestamp(first, UTC).replace(day=1, hour=12)
     while found[-1] < month_of(last):
-        at = at.replace(year=at.year + at.month // 12, month=at.month % 12 + 1)
+        at = month_after(at)
         found.append(at.strftime("%Y-%m"))
     return found

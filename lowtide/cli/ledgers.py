@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, Literal, ParamSpec, TypeVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
 import click
 
@@ -17,15 +19,41 @@ if TYPE_CHECKING:
     from lowtide.billing.reading import Selection
     from lowtide.protocols import Store
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 DONE, BROKEN = 0, 2
 _BY = "day, job, model, backend, window, run, kind, waste, token or tag:NAME; give it again for more than one"
 
 
-def _selecting(command: Callable[P, R]) -> Callable[P, R]:
-    """The options that say which ledgers, and which of their entries."""
+@dataclass(frozen=True, slots=True)
+class _Which:
+    """Which ledgers, and which of their entries, as the options say."""
+
+    job: str | None
+    root: str | None
+    only: tuple[str, ...]
+    since: str | None
+    until: str | None
+
+    def below(self, above: _Which) -> _Which:
+        """These options of a subcommand; where they are not given, those that stand before its name."""
+        named = above if self.job is None and self.root is None else self
+        return _Which(
+            named.job, named.root, self.only or above.only, self.since or above.since, self.until or above.until
+        )
+
+    def selection(self) -> Selection:
+        from lowtide.billing.reading import Selection
+
+        return Selection(frozenset(self.only), *since_until(self.since, self.until))
+
+    def store(self) -> Store:
+        store, _ = open_root(self.job, self.root, given_as="--job")
+        return store
+
+
+def _selecting(command: Callable[..., R]) -> Callable[..., R]:
+    """The options that say which ledgers, given to the command as its first argument."""
     options = (
         click.option("--job", type=click.Path(), help="The job file that names the root.  [default: lowtide.yaml]"),
         click.option("--root", metavar="ADDRESS", help="The root itself, instead of a job file."),
@@ -35,9 +63,22 @@ def _selecting(command: Callable[P, R]) -> Callable[P, R]:
         click.option("--since", metavar="TIME", help=f"From then on: {TIMES}."),
         click.option("--until", metavar="TIME", help="Before that begins."),
     )
+
+    @wraps(command)
+    def selected(
+        *,
+        job: str | None,
+        root: str | None,
+        only: tuple[str, ...],
+        since: str | None,
+        until: str | None,
+        **rest: object,
+    ) -> R:
+        return command(_Which(job, root, only, since, until), **rest)
+
     for option in reversed(options):
-        command = option(command)
-    return command
+        selected = option(selected)
+    return selected
 
 
 @click.group(invoke_without_command=True)
@@ -45,41 +86,24 @@ def _selecting(command: Callable[P, R]) -> Callable[P, R]:
 @click.option("--by", metavar="KEY", multiple=True, help=f"A line for each {_BY}.  [default: job]")
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, every digit included.")
-@click.pass_context
-def ledger(
-    context: click.Context,
-    job: str | None,
-    root: str | None,
-    only: tuple[str, ...],
-    since: str | None,
-    until: str | None,
-    by: tuple[str, ...],
-    as_json: bool,
-    as_csv: bool,
-) -> None:
+def ledger(which: _Which, by: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     """Add up what all runs of a root have cost: tokens, money, waste, and what was saved."""
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: one of them")
+    context = click.get_current_context()
+    context.obj = which
     if context.invoked_subcommand is None:
-        _show(job, root, only, since, until, by, "json" if as_json else "csv" if as_csv else "text")
+        _show(which, by, "json" if as_json else "csv" if as_csv else "text")
 
 
 @ends_well
-def _show(
-    job: str | None,
-    root: str | None,
-    only: tuple[str, ...],
-    since: str | None,
-    until: str | None,
-    by: tuple[str, ...],
-    form: Literal["text", "json", "csv"],
-) -> int:
+def _show(which: _Which, by: tuple[str, ...], form: Literal["text", "json", "csv"]) -> int:
     from lowtide.billing.sums import check_keys, sum_ledger
     from lowtide.cli import ledger_views as views
 
     by = by or ("job",)
     check_keys(by)
-    selection, (store, _) = _selection(only, since, until), open_root(job, root, given_as="--job")
+    selection, store = which.selection(), which.store()
     sums = sum_ledger(store, by, selection)
     if not sums.lines:
         return _nothing(store, sums.files, selection)
@@ -110,17 +134,7 @@ def _show(
 )
 @click.option("--account", default="", metavar="ID", help="The provider's billing account.  [default: its name]")
 @ends_well
-def export(
-    job: str | None,
-    root: str | None,
-    only: tuple[str, ...],
-    since: str | None,
-    until: str | None,
-    focus: str,
-    out: str,
-    basis: Literal["actual", "billed"],
-    account: str,
-) -> int:
+def export(which: _Which, focus: str, out: str, basis: Literal["actual", "billed"], account: str) -> int:
     """Write the ledger as rows of FOCUS, the FinOps Open Cost and Usage Specification.
 
     Every row is checked by the rules of FOCUS first; if one breaks a rule, nothing is written.
@@ -132,12 +146,12 @@ def export(
     from lowtide.billing.reading import ledger_files
     from lowtide.errors import ConfigError
 
-    job, root, only, since, until = _inherited(job, root, only, since, until)
+    which = which.below(click.get_current_context().obj)
     form: Form | None = "csv" if out == "-" or out.casefold().endswith(".csv") else None
     form = "parquet" if out.casefold().endswith(".parquet") else form
     if form is None:
         raise ConfigError(f"--out: found {out!r}; expected a file that ends in .parquet or .csv, or -")
-    selection, (store, _) = _selection(only, since, until), open_root(job, root, given_as="--job")
+    selection, store = which.selection(), which.store()
     rows = focus_rows(store, selection, basis=basis, account=account)
     first = next(rows, None)
     if first is None:
@@ -181,23 +195,6 @@ def _violations(file: str) -> Iterator[str]:
             yield from map(str, check_focus(source, Path(file).name))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-
-
-def _inherited(
-    job: str | None, root: str | None, only: tuple[str, ...], since: str | None, until: str | None
-) -> tuple[str | None, str | None, tuple[str, ...], str | None, str | None]:
-    """The options, as far as they are not given, as they stand before the subcommand's name."""
-    parent = click.get_current_context().parent
-    above = parent.params if parent else {}
-    if job is None and root is None:
-        job, root = above.get("job"), above.get("root")
-    return job, root, only or above.get("only", ()), since or above.get("since"), until or above.get("until")
-
-
-def _selection(only: Sequence[str], since: str | None, until: str | None) -> Selection:
-    from lowtide.billing.reading import Selection
-
-    return Selection(frozenset(only), *since_until(since, until))
 
 
 def _nothing(store: Store, files: int, selection: Selection) -> int:

@@ -16,7 +16,7 @@ from lowtide.cache.index import CacheIndex
 from lowtide.cache.keys import question
 from lowtide.estimating import Corpus
 from lowtide.inputs import Inputs, read_listing
-from lowtide.plan import Work
+from lowtide.plan import CountedDocuments, Work
 from lowtide.planning.published import NOTHING_PUBLISHED, PublishedDocuments
 from lowtide.planning.sampling import MOST_BYTES, Stratum, choose_files, format_of
 from lowtide.records import DocumentBatch
@@ -97,20 +97,11 @@ class Asked:
         return sum(self.requests)
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What was found. With `exact` all documents were read; else the numbers are scaled from the `read` ones.
-
-    `asked` has an entry for each of the work's allowed backends, None for one that cannot do an operation.
+class Survey(CountedDocuments, frozen=True):
+    """What was found. `asked` has an entry for each of the work's allowed backends, None for one that cannot do an
+    operation.
     """
 
-    exact: bool
-    read: int
-    documents: int
-    new: int
-    changed: int
-    unchanged: int
-    unreadable: int
     text_bytes: int
     corpus: Corpus
     asked: tuple[Asked | None, ...]

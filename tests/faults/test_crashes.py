@@ -43,8 +43,8 @@ def test_killed_at_every_transition_and_resumed_elsewhere(
 ) -> None:
     """Each process first writes that it was asked for, and dies before or behind one of its next entries.
 
-    Later ones live a little longer: on a slow machine, with clocks that run so fast, a build renews its claim as often as
-    the first ones write anything.
+    Later ones live a little longer: with clocks that run so fast, a build on a slow machine renews its claim as often
+    as the first ones write anything.
     """
     scene = setting(backend, documents=FEW, shard_records=150)
     scene.emulator.clock(speed=SPEED * FASTER)

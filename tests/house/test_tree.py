@@ -70,6 +70,7 @@ def test_the_layout_for_tools_follows_the_folders(sources: Path) -> None:
         ("index = 'https://py" + "pi.org/simple'", "a package host"),
         ("pip install --index" + "-url https://mirror.example/simple lowtide", "a package index"),
         ("data = '/ro" + "ot/data/documents'", "somebody's machine"),
+        ("in s3://bucket/ro" + "ot/data", "somebody's machine"),
         ("cd /Us" + "ers/ann/lowtide", "somebody's machine"),
         ("<" * 7 + " ours", "unfinished merge"),
         ("x" * (512 * 1024 + 1), "is the most"),
@@ -101,7 +102,11 @@ def test_a_python_that_is_too_old_or_missing_is_named(sources: Path) -> None:
 def test_an_ordinary_file_is_no_reason_to_complain(checkout: Path, tmp_path: Path) -> None:
     run("git", "init", "--quiet", cwd=tmp_path)
     # Joined here, so that this file does not hold what looks like the path of a machine.
-    addresses = (("s3://bucket", "root", "data"), (".", "work", "x"), ("https://example.com", "home", "a", "b"))
+    addresses = (
+        ("s3://bucket", "rooted", "data"),
+        ("lowtide", "working", "x"),
+        ("https://example.com", "home", "a", "b"),
+    )
     (tmp_path / "notes.txt").write_text(", ".join(map("/".join, addresses)), encoding="utf-8")
 
     checked = run(sys.executable, checkout / "infra" / "dev" / "check_tree.py", tmp_path, cwd=tmp_path)
