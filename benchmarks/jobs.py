@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import batch
 from lowtide.connectors.documents import SourceDocuments
@@ -14,6 +15,10 @@ from lowtide.operations import Operation
 from lowtide.plan import Work
 from lowtide.records import Answer, BatchStatus, Finding, Limits, OutputFile, Request, Shard
 from lowtide.windows import Window
+
+if TYPE_CHECKING:
+    from lowtide.sharding import ShardBuilder
+    from lowtide.sharding.reuse import Known
 
 CHUNK = 1 << 20
 SOURCE = "source/tickets.parquet"
@@ -97,6 +102,20 @@ def work_on(folder: Path, root: Path, backend: StandIn) -> Work:
         reading={"uri": "tickets.parquet"},
         fields=("customer",),
         shard_records=batch.SHARD_RECORDS,
+    )
+
+
+def shard_builder(known: Known | None = None) -> ShardBuilder:
+    """The same job's, without an engine: for variants that have imported it."""
+    from lowtide.sharding import ShardBuilder  # noqa: PLC0415 - each variant pays for its own imports only
+
+    return ShardBuilder(
+        StandIn(),  # type: ignore[arg-type]  # nothing is submitted here
+        [batch.OPERATION],
+        salt=b"salt",
+        shard_records=batch.SHARD_RECORDS,
+        field_names=("customer",),
+        known=known,
     )
 
 

@@ -16,19 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import batch, data
-from benchmarks.case import (
-    Case,
-    Check,
-    Plan,
-    Prepare,
-    Setting,
-    Target,
-    Work,
-    cpu_ratio,
-    rss_growth,
-    rss_megabytes,
-)
-from benchmarks.jobs import SOURCE, StandIn
+from benchmarks.case import Case, Check, Plan, Prepare, Setting, Target, Work
+from benchmarks.figures import cpu_ratio, rss_growth, rss_megabytes
+from benchmarks.jobs import SOURCE, shard_builder
 from lowtide.cache.keys import Keys, keys_of
 
 STRETCH = 256
@@ -141,7 +131,7 @@ def _build(question: str, setting: Setting) -> Work:
     from lowtide.cache.index import CacheIndex  # noqa: PLC0415
     from lowtide.connectors.documents import SourceDocuments  # noqa: PLC0415
     from lowtide.connectors.stores.local import LocalStore  # noqa: PLC0415
-    from lowtide.sharding import Position, ShardBuilder  # noqa: PLC0415
+    from lowtide.sharding import Position  # noqa: PLC0415
     from lowtide.sharding.builder import write_index  # noqa: PLC0415
     from lowtide.sharding.reuse import Known  # noqa: PLC0415
 
@@ -152,14 +142,7 @@ def _build(question: str, setting: Setting) -> Work:
             known = Known([batch.OPERATION], [question], {question: index})
         source, out = LocalStore((setting.data / SOURCE).parent), LocalStore(setting.out / "root")
         documents = SourceDocuments(source, source.list, text="body", id="ticket", fields=("customer",))
-        builder = ShardBuilder(
-            StandIn(),  # type: ignore[arg-type]  # nothing is submitted here
-            [batch.OPERATION],
-            salt=b"salt",
-            shard_records=batch.SHARD_RECORDS,
-            field_names=("customer",),
-            known=known,
-        )
+        builder = shard_builder(known)
         asked = 0
         for shard in builder.build(
             documents.read(source.list()),

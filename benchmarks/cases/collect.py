@@ -12,19 +12,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from benchmarks import batch, data
-from benchmarks.case import (
-    Case,
-    Check,
-    Plan,
-    Prepare,
-    Setting,
-    Target,
-    Work,
-    cpu_growth,
-    cpu_ratio,
-    rss_growth,
-    rss_megabytes,
-)
+from benchmarks.case import Case, Check, Plan, Prepare, Setting, Target, Work
+from benchmarks.figures import cpu_growth, cpu_ratio, rss_growth, rss_megabytes
 from benchmarks.jobs import SOURCE, Shelf, work_on
 
 _TEXT_BYTES = 120

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from benchmarks import batch, data
-from benchmarks.case import Case, Check, Plan, Results, Setting, Target, Work, cpu_seconds
+from benchmarks import batch
+from benchmarks.case import Case, Check, Plan, Results, Setting, Target, Work
 from benchmarks.cases import shards
+from benchmarks.figures import cpu_seconds
 from benchmarks.jobs import SOURCE
 
 MODEL = "gpt-4o-mini"
 _BATCH = 1_000
-
-
-def _setup(folder: Path, size: int) -> None:
-    data.write_parquet(folder / SOURCE, size)
 
 
 def _texts(setting: Setting) -> Iterator[list[str]]:
@@ -119,5 +115,5 @@ CASE = Case(
     full=Plan({200_000: tuple(_ALL)}, rounds=5),
     quick=Plan({20_000: tuple(_ALL)}, rounds=2),
     targets=_targets,
-    setup=_setup,
+    setup=shards.CASE.setup,
 )

@@ -5,19 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from benchmarks.case import (
-    Case,
-    Check,
-    Plan,
-    Prepare,
-    Results,
-    Setting,
-    Target,
-    Work,
-    cpu_seconds,
-    rss_megabytes,
-    wall_seconds,
-)
+from benchmarks.case import Case, Check, Plan, Prepare, Results, Setting, Target, Work
+from benchmarks.figures import cpu_seconds, rss_megabytes, wall_seconds
 from lowtide import events as e
 from lowtide.connectors.stores.local import LocalStore
 from lowtide.journal import Journal

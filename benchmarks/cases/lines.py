@@ -9,11 +9,12 @@ from itertools import repeat
 import orjson
 
 from benchmarks import batch, data
-from benchmarks.case import Case, Check, Plan, Prepare, Results, Setting, Target, Work, cpu_ratio
-from benchmarks.jobs import StandIn
+from benchmarks.case import Case, Check, Plan, Prepare, Results, Setting, Target, Work
+from benchmarks.figures import cpu_ratio
+from benchmarks.jobs import shard_builder
 from lowtide import ids
 from lowtide.records import DocumentBatch
-from lowtide.sharding import Position, ShardBuilder
+from lowtide.sharding import Position
 
 _URI = "s3://bucket/tickets/2026/tickets.parquet"
 
@@ -40,13 +41,7 @@ def _lowtide(setting: Setting) -> Work:
     batches = _documents(setting.size)
 
     def work() -> Check:
-        builder = ShardBuilder(
-            StandIn(),  # type: ignore[arg-type]  # nothing is submitted here
-            [batch.OPERATION],
-            salt=b"salt",
-            shard_records=batch.SHARD_RECORDS,
-            field_names=("customer",),
-        )
+        builder = shard_builder()
         count = 0
         for shard in builder.build(batches, first_number=1, start=Position(0, 0), uris=repeat(_URI)):
             count += shard.records

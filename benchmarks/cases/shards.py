@@ -11,7 +11,8 @@ from typing import BinaryIO
 import orjson
 
 from benchmarks import batch, data
-from benchmarks.case import Case, Check, Plan, Prepare, Setting, Target, Work, cpu_ratio, rss_growth, rss_megabytes
+from benchmarks.case import Case, Check, Plan, Prepare, Setting, Target, Work
+from benchmarks.figures import cpu_ratio, rss_growth, rss_megabytes
 from benchmarks.jobs import SOURCE, StandIn, close, work_on
 
 

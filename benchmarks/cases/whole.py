@@ -18,19 +18,8 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.case import (
-    Case,
-    Check,
-    Plan,
-    Prepare,
-    Setting,
-    Target,
-    Work,
-    cpu_growth,
-    cpu_ratio,
-    rss_growth,
-    rss_megabytes,
-)
+from benchmarks.case import Case, Check, Plan, Prepare, Setting, Target, Work
+from benchmarks.figures import cpu_growth, cpu_ratio, rss_growth, rss_megabytes
 
 if TYPE_CHECKING:
     import openai

@@ -9,13 +9,13 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from support.driver import PRICE, Command, Drivers, FileProvider
+from support.driver import Command, Drivers, FileProvider
+from support.standins import PRICE
 
 from lowtide.budget.account import Account, AccountState
 from lowtide.budget.caps import Cap
@@ -23,20 +23,6 @@ from lowtide.connectors.stores.local import LocalStore
 from lowtide.journal import Journal
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def drivers() -> Iterator[Drivers]:
-    started = Drivers()
-    yield started
-    started.end()
-
-
-@pytest.fixture(scope="module")
-def rivals() -> Iterator[Drivers]:
-    started = Drivers()
-    yield started
-    started.end()
 
 
 def account(root: Path) -> AccountState:
@@ -50,6 +36,11 @@ def check(root: Path, provider: FileProvider) -> None:
     state = account(root)
     assert not state.open
     assert sum((line.spent for line in state.lines.values()), Decimal(0)) == PRICE.amount(provider.bill())
+
+
+def commands_under(usd: Decimal, root: Path, provider: FileProvider) -> list[Command]:
+    """Two jobs that share a cap."""
+    return [Command(str(root), str(provider.folder), job=job, month_usd=str(usd)) for job in ("first", "second")]
 
 
 def writes_of_a_run(folder: Path, drivers: Drivers) -> int:
@@ -80,10 +71,7 @@ def test_two_runs_under_one_cap_that_are_killed_at_any_time_never_pass_it(
     cap = Cap("everything", usd, "the test")
     watched = 0
     with FileProvider(tmp_path / "provider").at_work() as provider:
-        commands = [
-            Command(str(root), str(provider.folder), job=job, month_usd=str(usd)) for job in ("first", "second")
-        ]
-        pairs = list(zip((drivers, rivals), commands, strict=True))
+        pairs = list(zip((drivers, rivals), commands_under(usd, root, provider), strict=True))
         for _ in range(6):
             running = [(starter, starter.start(command)) for starter, command in pairs]
             for starter, pid in running:
@@ -115,10 +103,7 @@ def test_two_runs_at_the_same_time_never_pass_a_cap_together(drivers: Drivers, r
     """Undisturbed: each takes what room there is, and gives up the rest."""
     root, usd = tmp_path / "root", Decimal("0.02")
     with FileProvider(tmp_path / "provider").at_work() as provider:
-        commands = [
-            Command(str(root), str(provider.folder), job=job, month_usd=str(usd)) for job in ("first", "second")
-        ]
-        for starter, command in zip((drivers, rivals), commands, strict=True):
+        for starter, command in zip((drivers, rivals), commands_under(usd, root, provider), strict=True):
             starter.start(command)
         assert [drivers.wait(), rivals.wait()] == [0, 0]
         assert 0 < PRICE.amount(provider.bill()) <= usd

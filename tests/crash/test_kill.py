@@ -7,7 +7,6 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,20 +21,6 @@ from lowtide.states import RunState, fold
 pytestmark = pytest.mark.slow
 
 ROWS = Counter((uri, operation.name) for uri in TEXTS for operation in OPERATIONS)
-
-
-@pytest.fixture(scope="module")
-def drivers() -> Iterator[Drivers]:
-    started = Drivers()
-    yield started
-    started.end()
-
-
-@pytest.fixture(scope="module")
-def rivals() -> Iterator[Drivers]:
-    started = Drivers()
-    yield started
-    started.end()
 
 
 def check(root: Path, provider: FileProvider) -> None:

@@ -5,29 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from support.standins import ListedDocuments, MemoryStore, echo_operation
-from support.world import Clock, Crash, Fault, Process, StrictProvider, WatchedStore, World
+from support.moves import EXAMPLES, Disturbed, Wait, machine_settings, points
+from support.standins import PRICE, ListedDocuments, MemoryStore
+from support.world import WORK, Clock, Crash, StrictProvider, WatchedStore, World, limits_of
 
 from lowtide.budget.account import Account, AccountState, Payer, Release, Settle
 from lowtide.budget.caps import Cap
 from lowtide.journal import Journal
 from lowtide.ledger import spent
-from lowtide.plan import Work
-from lowtide.prices import Price
-from lowtide.records import Limits, Outcome
+from lowtide.records import Outcome
 from lowtide.shards import Phase
 from lowtide.states import RunState
-from lowtide.windows import Window
 
-EXAMPLES = int(os.environ.get("LOWTIDE_EXAMPLES", "400"))
 NOVEMBER = 1_795_651_200.0
 """26 November 2026, so that a few days lead into another month."""
 
@@ -155,36 +151,18 @@ def test_an_account_never_passes_a_cap(moves: list[Step]) -> None:
 # ---- whole runs
 
 DOCUMENTS = {f"d{i}": f"text {i}" for i in range(6)}
-PRICE = Price("test", "made up", {"input": Decimal("0.000001"), "output": Decimal("0.000002")})
 JOBS = ("a", "b", "c")
 TAGS = {"a": {"team": "red"}, "b": {"team": "red"}, "c": {"team": "blue"}}
 usd = st.sampled_from([Decimal("0.005"), Decimal("0.0095"), Decimal("0.014"), Decimal("0.019"), Decimal(1)])
 
 
-@dataclass(frozen=True)
-class Point:
-    name: str
-    nth: int
-
-
-@dataclass(frozen=True)
-class Pass:
-    """A process of one job makes a pass. At point `at` it dies, or is overtaken by a process of another job, or of
-    its own, that dies at `then`.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Pass(Disturbed):
+    """By a process of one job; the process that overtakes it may be another job's."""
 
     job: str
     who: int
-    faults: list[Fault | None]
-    how: str
-    at: Point
     other: str
-    then: Point | None
-
-
-@dataclass(frozen=True)
-class Wait:
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -200,14 +178,7 @@ class Kill:
 
 
 Move = Pass | Wait | Answer | Kill
-points = st.one_of(
-    st.builds(Point, st.just(""), st.integers(1, 60)),
-    st.builds(
-        Point,
-        st.sampled_from(["put budget", "put budget", "after put", "before submit", "after submit"]),
-        st.integers(1, 4),
-    ),
-)
+somewhere = points(60, "put budget", "put budget", "after put", "before submit", "after submit")
 jobs = st.sampled_from(JOBS)
 passes = st.builds(
     Pass,
@@ -215,9 +186,9 @@ passes = st.builds(
     who=st.integers(0, 1),
     faults=st.lists(st.sampled_from(["lost", "lost before", "quota", "transient", None]), max_size=2),
     how=st.sampled_from(["undisturbed", "dies", "overtaken", "overtaken"]),
-    at=points,
+    at=somewhere,
     other=jobs,
-    then=st.one_of(st.none(), points),
+    then=st.one_of(st.none(), somewhere),
 )
 answers = st.builds(Answer, jobs, st.integers(0, 2), st.sampled_from(["completed", "partial", "expired"]))
 waits = st.builds(Wait, st.sampled_from([1.0, 61.0, 121.0, 1000.0, 4000.0, 5 * 86_400.0]))
@@ -238,29 +209,15 @@ class CapsMachine(RuleBasedStateMachine):
         self.worlds = {job: self._world(job, live) for job in JOBS}
 
     def _world(self, job: str, live: int) -> World:
-        work = Work(
-            job=job,
-            window=Window("all", None, None),
-            operations=(echo_operation(),),
-            backend=None,  # type: ignore[arg-type]  # each process has its own
-            documents=ListedDocuments(DOCUMENTS, batch=2),
-            root=None,  # type: ignore[arg-type]
-            price=PRICE,
-            reading={"uri": "memory"},
-            shard_records=2,
-            attempts=2,
-            grace=timedelta(seconds=120),
-            tags=TAGS[job],
-            caps=self.caps,
-        )
-        limits = Limits(1000, 100_000, 10_000, live, consistent_lookup=True)
-        return World(self.clock, self.store, StrictProvider(self.clock, live), work, limits)
+        work = replace(WORK, job=job, documents=ListedDocuments(DOCUMENTS, batch=2), tags=TAGS[job], caps=self.caps)
+        return World(self.clock, self.store, StrictProvider(self.clock, live), work, limits_of(live))
 
     @rule(move=moves)
     def go_on(self, move: Move) -> None:
         match move:
             case Pass():
-                self._make_a_pass(move)
+                process = self.worlds[move.job].pick(move.who)
+                move.carry_out(process, lambda: self.worlds[move.other].pick(move.who, but=process))
             case Wait(seconds):
                 self.clock.now += seconds
             case Answer(job, which, outcome):
@@ -270,29 +227,7 @@ class CapsMachine(RuleBasedStateMachine):
                     provider.process(batch, ["ok"] * (len(batch.requests) if outcome == "completed" else 1))
                     provider.end(batch, outcome)
             case Kill(job):
-                self._pick(job, 0).alive = False
-
-    def _make_a_pass(self, move: Pass) -> None:
-        process = self._pick(move.job, move.who)
-        process.backend.faults = list(move.faults)
-
-        def meet() -> None:
-            if move.how == "dies":
-                process.die()
-            rival = self._pick(move.other, move.who, but=process)
-            if move.then:
-                rival.meet(rival.die, move.then.name, move.then.nth)
-            rival.advance()
-
-        if move.how != "undisturbed":
-            process.meet(meet, move.at.name, move.at.nth)
-        process.advance()
-        process.backend.faults = []
-
-    def _pick(self, job: str, number: int, but: Process | None = None) -> Process:
-        world = self.worlds[job]
-        alive = [process for process in world.processes.values() if process.alive and process is not but]
-        return alive[number] if number < len(alive) else world.start()
+                self.worlds[job].pick(0).alive = False
 
     @invariant()
     def no_cap_is_passed(self) -> None:
@@ -329,7 +264,7 @@ class CapsMachine(RuleBasedStateMachine):
             return
         begun = {job for job, _ in self._states()}
         for job in sorted(begun):
-            self._drain(self.worlds[job])
+            self.worlds[job].drain()
         months = self._months()
         assert not [line for state in months.values() for line in state.open.values()]
         bought = sum((line.spent for state in months.values() for line in state.lines.values()), Decimal(0))
@@ -339,31 +274,11 @@ class CapsMachine(RuleBasedStateMachine):
             assert all(shard.phase is Phase.SETTLED for shard in state.shards.values())
         self.no_cap_is_passed()
 
-    def _drain(self, world: World) -> None:
-        """A new process, a provider that answers, and time."""
-        process = world.start()
-        process.open()
-        for _ in range(100):
-            progress = process.advance()
-            if progress is not None and progress.done:
-                return
-            for batch in world.provider.open:
-                world.provider.finish(batch)
-            self.clock.now += 100
-        pytest.fail(f"never done: {process.run.state}")
-
 
 def _usd(world: World) -> Decimal:
     """What the job's provider has earned."""
     return PRICE.amount(world.provider.bill)
 
 
-CapsMachine.TestCase.settings = settings(
-    max_examples=max(EXAMPLES // 2, 1),
-    stateful_step_count=25,
-    deadline=None,
-    derandomize="CI" in os.environ,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)
+CapsMachine.TestCase.settings = machine_settings(EXAMPLES // 2, steps=25)
 TestCapsMachine = pytest.mark.slow(CapsMachine.TestCase)

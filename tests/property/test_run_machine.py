@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import io
-import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from support.engine_support import results
+from support.moves import EXAMPLES, Disturbed, Point, Wait, machine_settings, points
 from support.standins import ListedDocuments, MemoryStore, echo_operation
-from support.world import KINDS, Clock, Fault, Kind, Process, StrictProvider, World
+from support.world import KINDS, WORK, Clock, Kind, Process, StrictProvider, World, limits_of
 
 from lowtide import events as e
 from lowtide.collecting.columns import LOST
 from lowtide.engine.publishing import ledger_path, results_path
 from lowtide.journal import Journal
 from lowtide.ledger import spent
-from lowtide.plan import Work
 from lowtide.prices import Price
-from lowtide.records import Limits, Outcome
+from lowtide.records import Outcome
 from lowtide.states import RunState, fold
-from lowtide.windows import Window
 
 DOCUMENTS = {f"d{i}": None if i == 3 else f"text {i}" for i in range(8)}
 OPERATIONS = (echo_operation(), echo_operation("again"))
@@ -44,33 +42,13 @@ PRICE = Price(
 )
 
 
-@dataclass(frozen=True)
-class Point:
-    """The `nth` point in a pass with `name` in its name."""
-
-    name: str
-    nth: int
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One process makes a pass, with these faults of its create calls. At point `at` of it, `how` happens.
-
-    If it does not die there, another process makes a whole pass at this point, in which that one dies at point `then`.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Pass(Disturbed):
+    """By one of up to three processes, and overtaken by another of them."""
 
     who: int
     host: str
-    faults: list[Fault | None]
-    how: str
-    at: Point
     other: int
-    then: Point | None
-
-
-@dataclass(frozen=True)
-class Wait:
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -102,14 +80,7 @@ class AskAgain:
 Move = Pass | Wait | Answer | Kill | Cancel | AskAgain
 
 few = st.integers(0, 2)
-points = st.one_of(
-    st.builds(Point, st.just(""), st.integers(1, 70)),
-    st.builds(
-        Point,
-        st.sampled_from(["before submit", "after submit", "find", "poll", "outputs", "put", "write", "replace"]),
-        st.integers(1, 4),
-    ),
-)
+somewhere = points(70, "before submit", "after submit", "find", "poll", "outputs", "put", "write", "replace")
 passes = st.builds(
     Pass,
     who=few,
@@ -118,9 +89,9 @@ passes = st.builds(
         st.sampled_from(["lost", "lost", "lost before", "quota", "transient", "terminal", None]), max_size=3
     ),
     how=st.sampled_from(["undisturbed", "dies", "overtaken", "overtaken", "asked again", "cancelled", "answered"]),
-    at=points,
+    at=somewhere,
     other=few,
-    then=st.one_of(st.none(), points),
+    then=st.one_of(st.none(), somewhere),
 )
 answers = st.builds(
     Answer,
@@ -152,21 +123,16 @@ class RunMachine(RuleBasedStateMachine):
             clock,
             MemoryStore(),
             StrictProvider(clock, live, tells=tells),
-            Work(
-                job="test",
-                window=Window("all", None, None),
+            replace(
+                WORK,
                 operations=OPERATIONS,
-                backend=None,  # type: ignore[arg-type]  # each process has its own
                 documents=ListedDocuments(DOCUMENTS, batch=2),
-                root=None,  # type: ignore[arg-type]
                 price=PRICE,
-                reading={"uri": "memory"},
                 shard_records=4,
-                attempts=2,
                 grace=timedelta(seconds=GRACE),
                 run_usd=cap,
             ),
-            Limits(1000, 100_000, 10_000, live, consistent_lookup=lag is None),
+            limits_of(live, consistent=lag is None),
             lag or 0.0,
         )
         self.seen: bytes | None = None
@@ -180,58 +146,44 @@ class RunMachine(RuleBasedStateMachine):
 
     @rule(move=moves)
     def go_on(self, move: Move) -> None:
-        provider = self.world.provider
+        world, provider = self.world, self.world.provider
         match move:
             case Pass():
                 self._make_a_pass(move)
             case Wait(seconds):
-                self.world.clock.now += seconds
+                world.clock.now += seconds
             case Answer(which, kinds, outcome, seed) if provider.open:
                 batch = provider.open[which % len(provider.open)]
                 provider.process(batch, kinds)
                 if outcome:
                     provider.end(batch, "cancelled" if batch.stopping else outcome, seed)
             case Kill(who):
-                self._pick(who, "here").alive = False
+                world.pick(who).alive = False
             case Cancel():
                 self._cancel()
             case AskAgain(who, retry):
-                self.world.provider.forgiven |= retry
-                self._pick(who, "there").open(retry=retry)
+                provider.forgiven |= retry
+                world.pick(who, "there").open(retry=retry)
 
     def _make_a_pass(self, move: Pass) -> None:
-        process = self._pick(move.who, move.host)
-        process.backend.faults = list(move.faults)
+        world, provider = self.world, self.world.provider
+        process = world.pick(move.who, move.host)
 
-        def meet() -> None:
-            rival = self._pick(move.other, move.host, but=process)
+        def meanwhile(rival: Process) -> None:
             match move.how:
-                case "dies":
-                    process.die()
                 case "asked again":
-                    self.world.provider.forgiven = True
+                    provider.forgiven = True
                     rival.open(retry=True)
                     rival.advance()
-                    for batch in self.world.provider.open:
-                        self.world.provider.finish(batch)
+                    for batch in provider.open:
+                        provider.finish(batch)
                 case "cancelled":
                     self._cancel()
                 case "answered":
-                    for batch in self.world.provider.open:
-                        self.world.provider.finish(batch, "ok" if move.then else "try again")
-            if move.then:
-                rival.meet(rival.die, move.then.name, move.then.nth)
-            rival.advance()
+                    for batch in provider.open:
+                        provider.finish(batch, "ok" if move.then else "try again")
 
-        if move.how != "undisturbed":
-            process.meet(meet, move.at.name, move.at.nth)
-        process.advance()
-        process.backend.faults = []
-
-    def _pick(self, number: int, host: str, but: Process | None = None) -> Process:
-        """One of up to three living processes."""
-        alive = [process for process in self.world.processes.values() if process.alive and process is not but]
-        return alive[number % 3] if number % 3 < len(alive) else self.world.start(host)
+        move.carry_out(process, lambda: world.pick(move.other, move.host, but=process), meanwhile)
 
     def _cancel(self) -> None:
         if not self._begun():
@@ -269,31 +221,18 @@ class RunMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
-        self._drain()
+        self.world.drain()
         state = self._check_truth()
         if state.cancelled:
-            self._drain()
+            self.world.drain()
             state = self._check_truth()
         assert not state.cancelled
         self._check_rows(state)
         if not any(shard.given_up for shard in state.shards.values()):
             before = self.world.provider.submissions, dict(self.world.store.objects)
-            self._drain()
+            self.world.drain()
             after = self.world.provider.submissions, dict(self.world.store.objects)
             assert after == before, "the same again is not for nothing"
-
-    def _drain(self) -> None:
-        """A new process, a provider that answers, and time."""
-        process = self.world.start()
-        process.open()
-        for _ in range(100):
-            progress = process.advance()
-            if progress is not None and progress.done:
-                return
-            for batch in self.world.provider.open:
-                self.world.provider.finish(batch)
-            self.world.clock.now += 100
-        pytest.fail(f"never done: {process.run.state}")
 
     def _check_truth(self) -> RunState:
         journal = Journal(self.world.store, self._prefix(), "auditor")
@@ -339,14 +278,7 @@ class RunMachine(RuleBasedStateMachine):
         assert answered == len(self.world.provider.answered)
 
 
-RunMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("LOWTIDE_EXAMPLES", "400")),
-    stateful_step_count=30,
-    deadline=None,
-    derandomize="CI" in os.environ,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)
+RunMachine.TestCase.settings = machine_settings(EXAMPLES, steps=30)
 TestRunMachine = pytest.mark.slow(RunMachine.TestCase)
 
 
@@ -356,11 +288,12 @@ def test_an_attempt_that_says_nothing_of_a_record_counts_as_one(outcome: Outcome
     machine = RunMachine()
     machine.begin(lag=None, live=1, cap=None, begun="submitted", tells=False)
     provider = machine.world.provider
+    undisturbed = Pass(faults=[], how="undisturbed", at=Point("", 1), then=None, who=0, host="here", other=0)
     while not (batch := provider.open[0]).token.endswith("-a2"):
         provider.finish(batch, "try again")
-        machine.go_on(Pass(0, "here", [], "undisturbed", Point("", 1), 0, None))
+        machine.go_on(undisturbed)
     machine.go_on(Answer(0, ["ok"], outcome, 0))
     machine.teardown()
-    rows = pq.read_table(io.BytesIO(machine.world.store.objects[results_path("test", "all")])).to_pylist()
+    rows = results(machine.world.store)
     attempts = Counter(row["attempts"] for row in rows if row["status_reason"] == "overloaded")
     assert attempts == {2: len(batch.requests) - 1}

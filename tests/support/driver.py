@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -30,20 +31,17 @@ import lowtide  # noqa: F401 - before this folder's parent, whose folder `lowtid
 sys.path.append(str(Path(__file__).parents[1]))
 
 from support.standins import ListedDocuments, echo_operation
-from support.world import WatchedStore
+from support.world import WORK, WatchedStore
 
 from lowtide.budget.caps import Cap
 from lowtide.connectors.stores.local import LocalStore
 from lowtide.engine import drive, open_run
 from lowtide.operations import Operation
 from lowtide.plan import Work
-from lowtide.prices import Price
 from lowtide.records import Answer, BatchStatus, Finding, Limits, OutputFile, Request, Shard
-from lowtide.windows import Window
 
 TEXTS = {f"d{number:02}": None if number == 4 else f"text {number}" for number in range(11)}
 OPERATIONS = (echo_operation(), echo_operation("again"))
-PRICE = Price("test", "made up", {"input": Decimal("0.000001"), "output": Decimal("0.000002")})
 LAG = 0.05
 """Seconds after which a batch shows in look-ups, where they lag."""
 SECONDS = 60
@@ -67,18 +65,15 @@ class Command(msgspec.Struct, frozen=True):
 def work(command: Command, hook: Callable[[str], None]) -> Work:
     """The job, its store and its provider on the disk."""
     root, provider, usd = Path(command.root), Path(command.provider), command.month_usd
-    return Work(
+    return replace(
+        WORK,
         job=command.job,
-        window=Window("all", None, None),
         operations=OPERATIONS,
         backend=FileBackend(provider, hook, consistent=command.consistent),
         documents=ListedDocuments(TEXTS),
         # kill -9 loses nothing that the kernel has been given, so nothing need be flushed to the disk.
         root=WatchedStore(LocalStore(root, sync="none"), hook),
-        price=PRICE,
-        reading={"uri": "memory"},
         shard_records=8,
-        attempts=2,
         grace=timedelta(seconds=2 * LAG),
         caps=(Cap("everything", Decimal(usd), "the test"),) if usd else (),
     )

@@ -36,6 +36,9 @@ from lowtide.records import (
 )
 from lowtide.windows import Window
 
+PRICE = Price("test", "made up", {"input": Decimal("0.000001"), "output": Decimal("0.000002")})
+"""What tests pay if they do not say otherwise."""
+
 
 class MemoryStore:
     """A store in memory, safe for threads."""
@@ -299,7 +302,7 @@ def work_on(
         backend=backend,
         documents=documents,
         root=store,
-        price=price or Price("test", "made up", {"input": Decimal("0.000001"), "output": Decimal("0.000002")}),
+        price=price or PRICE,
         reading={"uri": "memory"},
         fields=tuple(documents.fields),
         shard_records=shard_records,

@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import msgspec
 import orjson
-from support.standins import MemoryStore
+from support.standins import PRICE, ListedDocuments, MemoryStore, echo_operation
 
 from lowtide.engine import Progress, Run, open_run
 from lowtide.engine.context import Context
@@ -38,6 +39,7 @@ from lowtide.records import (
     Shard,
     Usage,
 )
+from lowtide.windows import Window
 
 Hook = Callable[[str], None]
 """Called with the name of a point at which a process may die or be overtaken: `before put journal/000003.json`."""
@@ -439,6 +441,50 @@ class World:
         process = Process(self, f"p{len(self.processes) + 1}", host, skew)
         self.processes[process.name] = process
         return process
+
+    def pick(self, number: int, host: str = "here", *, but: Process | None = None) -> Process:
+        """The living process of this number, `but` not counted; a new one on that host if there are not so many."""
+        alive = [process for process in self.processes.values() if process.alive and process is not but]
+        return alive[number] if number < len(alive) else self.start(host)
+
+    def finish(self, process: Process | None = None, *, passes: int, seconds: float = 100) -> Process:
+        """Everything is fair from now on: the provider answers, time goes by, and the run comes to its end."""
+        process = process or self.start()
+        for _ in range(passes):
+            progress = process.advance()
+            if progress is not None and progress.done:
+                return process
+            for batch in self.provider.open:
+                self.provider.finish(batch)
+            self.clock.now += seconds
+        raise AssertionError(f"never done: {process.run.state}")
+
+    def drain(self) -> Process:
+        """The same with a new process, which must be able to open the run."""
+        process = self.start()
+        process.open()
+        return self.finish(process, passes=100)
+
+
+WORK = Work(
+    job="test",
+    window=Window("all", None, None),
+    operations=(echo_operation(),),
+    backend=None,  # type: ignore[arg-type]  # each process has its own
+    documents=ListedDocuments({}),
+    root=None,  # type: ignore[arg-type]
+    price=PRICE,
+    reading={"uri": "memory"},
+    shard_records=2,
+    attempts=2,
+    grace=timedelta(seconds=120),
+)
+"""A job without documents, to be replaced in part."""
+
+
+def limits_of(live: int, *, consistent: bool = True) -> Limits:
+    """A provider's limits, of which only the batches at a time matter."""
+    return Limits(1000, 100_000, 10_000, live, consistent_lookup=consistent)
 
 
 @dataclass

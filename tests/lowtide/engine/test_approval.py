@@ -8,16 +8,14 @@ from decimal import Decimal
 import msgspec
 import pytest
 from support.engine_support import finish, statuses
-from support.standins import SMALL, ListedDocuments, MemoryStore, Provider, StandInBackend, work_on
+from support.standins import PRICE, SMALL, ListedDocuments, MemoryStore, Provider, StandInBackend, work_on
 
 from lowtide import events as e
 from lowtide.budget.approval import approve, awaits_approval, covered_usd, expected_usd
 from lowtide.engine import Run, open_run
 from lowtide.plan import Work
-from lowtide.prices import Price
 from lowtide.shards import Phase
 
-PRICE = Price("test", "made up", {"input": Decimal("0.000001"), "output": Decimal("0.000002")})
 TEXTS: dict[str, str | None] = {f"d{number}": f"text {number}" for number in range(4)}
 WAITING = "waiting for approval"
 

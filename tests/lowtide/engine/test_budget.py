@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pyarrow.parquet as pq
 import pytest
-from support.standins import ListedDocuments, MemoryStore, echo_operation
-from support.world import Clock, Process, StrictProvider, World
+from support.standins import PRICE, ListedDocuments, MemoryStore
+from support.world import WORK, Clock, Process, StrictProvider, World, limits_of
 
 from lowtide import events as e
 from lowtide.budget.account import Account, AccountState
@@ -21,12 +21,9 @@ from lowtide.engine.publishing import results_path
 from lowtide.engine.submitting import INTENT_LEASE
 from lowtide.errors import Transient
 from lowtide.ledger import entries, spent
-from lowtide.plan import Work
 from lowtide.prices import LOCAL, Price
-from lowtide.records import BatchStatus, Limits
-from lowtide.windows import Window
+from lowtide.records import BatchStatus
 
-PRICE = Price("test", "made up", {"input": Decimal("0.000001"), "output": Decimal("0.000002")})
 RESERVE = Decimal("0.0043")
 """A little more than what two records may cost at most: two answers of 1024 tokens, and their lines."""
 NOVEMBER = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -42,22 +39,10 @@ class Root:
         self.worlds: dict[str, World] = {}
 
     def job(self, name: str, documents: int = 4) -> World:
-        work = Work(
-            job=name,
-            window=Window("all", None, None),
-            operations=(echo_operation(),),
-            backend=None,  # type: ignore[arg-type]  # each process has its own
-            documents=ListedDocuments({f"{name}{i}": f"text {i}" for i in range(documents)}),
-            root=None,  # type: ignore[arg-type]
-            price=self._price,
-            reading={"uri": "memory"},
-            shard_records=2,
-            attempts=2,
-            grace=timedelta(seconds=120),
-            caps=self.caps,
-        )
-        limits = Limits(1000, 100_000, 10_000, self._live, consistent_lookup=True)
-        self.worlds[name] = World(self.clock, self.store, StrictProvider(self.clock, self._live), work, limits)
+        listed = ListedDocuments({f"{name}{i}": f"text {i}" for i in range(documents)})
+        work = replace(WORK, job=name, documents=listed, price=self._price, caps=self.caps)
+        provider = StrictProvider(self.clock, self._live)
+        self.worlds[name] = World(self.clock, self.store, provider, work, limits_of(self._live))
         return self.worlds[name]
 
     def set_cap(self, usd: Decimal) -> None:
@@ -78,16 +63,20 @@ class Root:
 
 
 def finish(world: World, process: Process | None = None) -> Process:
-    """Drive the run to its end, the provider answering."""
-    process = process or world.start()
-    for _ in range(50):
-        progress = process.advance()
-        if progress is not None and progress.done:
-            return process
-        for batch in world.provider.open:
-            world.provider.finish(batch)
-        world.clock.now += 100
-    pytest.fail("never done")
+    return world.finish(process, passes=50)
+
+
+def stray(root: Root, world: World, process: Process) -> None:
+    """The batch that is out has been accepted twice, and the run knows."""
+    [batch] = world.provider.open
+    world.provider.batches["stray"] = replace(batch, batch_id="stray", said=[], lines=[], charges=Counter())
+    process.run.context.journal.append(e.Surplus(at=root.clock(), shard=1, attempt=1, batch_id="stray"))
+
+
+def check_closed(root: Root, world: World) -> None:
+    """Nothing is reserved, and under the cap stands what this job has paid."""
+    assert not root.account().open
+    assert root.account().room(root.caps[0]).spent == PRICE.amount(world.provider.bill) > 0
 
 
 def test_a_run_that_finds_no_room_gives_up_and_says_which_cap_and_who_holds_it() -> None:
@@ -256,8 +245,7 @@ def test_what_is_reserved_in_november_and_collected_in_december_counts_in_novemb
     process.advance()
     root.clock.now += 86_400
     finish(world, process)
-    assert not root.account().open
-    assert root.account().room(root.caps[0]).spent == PRICE.amount(world.provider.bill) > 0
+    check_closed(root, world)
     assert root.account("2026-12").entry == 0
 
 
@@ -287,8 +275,7 @@ def test_a_submitter_that_was_suspended_leaves_no_reservation() -> None:
     sleeper.meet(meanwhile, "before put budget", 1)
     sleeper.advance()
     assert world.provider.submissions == 1
-    assert not root.account().open
-    assert root.account().room(root.caps[0]).spent == PRICE.amount(world.provider.bill)
+    check_closed(root, world)
 
 
 def test_a_surplus_batch_is_charged_once_it_is_drained() -> None:
@@ -296,15 +283,11 @@ def test_a_surplus_batch_is_charged_once_it_is_drained() -> None:
     world = root.job("first", documents=2)
     process = world.start()
     process.advance()
-    [batch] = world.provider.open
-    journal = process.run.context.journal
-    world.provider.batches["stray"] = replace(batch, batch_id="stray", said=[], lines=[], charges=Counter())
-    journal.append(e.Surplus(at=root.clock(), shard=1, attempt=1, batch_id="stray"))
+    stray(root, world, process)
     finish(world, process)
     finish(world)
     assert len(root.account().lines) == 2
-    assert root.account().room(root.caps[0]).spent == PRICE.amount(world.provider.bill)
-    assert not root.account().open
+    check_closed(root, world)
 
 
 def test_a_run_above_the_limit_waits_for_approval_and_then_goes_on() -> None:
@@ -372,11 +355,9 @@ def test_a_surplus_batch_reserves_as_much_as_the_one_beside_it_until_it_is_drain
     world.work = replace(world.work, run_usd=RESERVE * Decimal("2.05"))
     process = world.start()
     process.advance()
-    [batch] = world.provider.open
     once = process.run.state.reserved
     world.provider.live = 3
-    world.provider.batches["stray"] = replace(batch, batch_id="stray", said=[], lines=[], charges=Counter())
-    process.run.context.journal.append(e.Surplus(at=root.clock(), shard=1, attempt=1, batch_id="stray"))
+    stray(root, world, process)
     assert process.run.state.reserved == 2 * once
     process.advance()
     assert root.account().room(root.caps[0]).reserved == 2 * once
@@ -384,8 +365,7 @@ def test_a_surplus_batch_reserves_as_much_as_the_one_beside_it_until_it_is_drain
         world.provider.finish(open_batch)
     finish(world, process)
     assert process.run.state.reserved == 0
-    assert not root.account().open
-    assert root.account().room(root.caps[0]).spent == PRICE.amount(world.provider.bill)
+    check_closed(root, world)
 
 
 def test_a_surplus_batch_that_turns_out_to_be_the_one_that_is_waited_for_reserves_once() -> None:
@@ -403,8 +383,7 @@ def test_a_surplus_batch_that_turns_out_to_be_the_one_that_is_waited_for_reserve
     process.alive = False
     root.clock.now += INTENT_LEASE + 10_000
     finish(world, late)
-    assert not root.account().open
-    assert root.account().room(root.caps[0]).spent == PRICE.amount(world.provider.bill)
+    check_closed(root, world)
 
 
 CAPS_FILE = "version: 1\ncaps:\n  - {{name: everything, month_usd: {usd}}}\n"

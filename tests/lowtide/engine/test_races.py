@@ -6,36 +6,24 @@ import io
 import threading
 from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
 from decimal import Decimal
 
 import pyarrow.parquet as pq
 import pytest
-from support.standins import (
-    SMALL,
-    ListedDocuments,
-    MemoryStore,
-    Provider,
-    StandInBackend,
-    echo_operation,
-    work_on,
-)
-from support.world import Clock, Process, StrictProvider, World
+from support.engine_support import billed
+from support.engine_support import statuses as statuses_in
+from support.standins import PRICE, SMALL, ListedDocuments, MemoryStore, Provider, StandInBackend, work_on
+from support.world import WORK, Clock, Process, StrictProvider, World, limits_of
 
 from lowtide import events as e
 from lowtide.engine import drive, open_run
-from lowtide.engine.publishing import ledger_path, results_path
+from lowtide.engine.publishing import results_path
 from lowtide.errors import QuotaFull, StalePlan
 from lowtide.journal import Journal
 from lowtide.ledger import spent
-from lowtide.plan import Work
 from lowtide.prices import Price
-from lowtide.records import Limits
 from lowtide.shards import Phase
 from lowtide.states import RunState
-from lowtide.windows import Window
-
-PRICE = Price("test", "made up", {"input": Decimal("0.000001"), "output": Decimal("0.000002")})
 
 
 def world(
@@ -53,21 +41,14 @@ def world(
         clock,
         MemoryStore(),
         StrictProvider(clock, live),
-        Work(
-            job="test",
-            window=Window("all", None, None),
-            operations=(echo_operation(),),
-            backend=None,  # type: ignore[arg-type]  # each process has its own
+        replace(
+            WORK,
             documents=ListedDocuments({f"d{number}": f"text {number}" for number in range(documents)}, batch=1),
-            root=None,  # type: ignore[arg-type]
-            price=PRICE,
-            reading={"uri": "memory"},
             shard_records=shard_records,
             attempts=attempts,
-            grace=timedelta(seconds=120),
             run_usd=cap,
         ),
-        Limits(1000, 100_000, 10_000, live, consistent_lookup=consistent),
+        limits_of(live, consistent=consistent),
     )
 
 
@@ -79,30 +60,17 @@ def journal(at: World) -> Journal:
 
 
 def finish(at: World, process: Process | None = None) -> RunState:
-    """Everything is fair from now on: the run comes to its end."""
-    process = process or at.start()
-    for _ in range(30):
-        progress = process.advance()
-        if progress is not None and progress.done:
-            break
-        for batch in at.provider.open:
-            at.provider.finish(batch)
-        at.clock.now += 700
+    """Everything is fair from now on: the run comes to its end, and its ledger says what the provider has charged."""
+    process = at.finish(process, passes=30, seconds=700)
     state = journal(at).state
     assert state.settled
     assert state.published_at
-    actual: Counter[str] = Counter()
-    path = ledger_path("test", "all", process.run.plan.run_id)
-    for line in pq.read_table(io.BytesIO(at.store.objects[path])).to_pylist():
-        if line["kind"] == "actual":
-            actual[line["token_type"]] += line["quantity"]
-    assert actual == +at.provider.bill
+    assert billed(at.store, process.run) == +at.provider.bill
     return state
 
 
-def statuses(at: World) -> Counter[str]:
-    rows = pq.read_table(io.BytesIO(at.store.objects[results_path("test", "all")])).to_pylist()
-    return Counter(row["status"] for row in rows)
+def statuses(at: World) -> Counter[object]:
+    return statuses_in(at.store)
 
 
 def test_an_absence_is_concluded_for_the_intent_that_was_looked_up_and_no_other() -> None:
