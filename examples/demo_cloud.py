@@ -32,6 +32,7 @@ import pandas as pd
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "demo-out" / "cloud"
 NODE = HERE.parent / ".node"
+DEV = HERE.parent / "infra" / "dev"
 BUCKET = "lowtide-demo"
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -216,7 +217,7 @@ def start(running: ExitStack, faults: Path | None) -> Servers:
         started.append(running.enter_context(serving(name, command, ready, logs)))
         return started[-1].url
 
-    s3 = begin("S3", [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p"], "/moto-api/")
+    s3 = begin("S3", [sys.executable, str(DEV / "moto_server.py")], "/moto-api/")
     node, azurite = NODE / "bin" / "node", NODE / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
     blob = None
     if node.exists() and azurite.exists():

@@ -123,7 +123,7 @@ def scene(
 def test_a_deployment_asks_on_the_page_and_goes_on_when_somebody_says_yes(
     scene: Callable[[float], Scene], emulator: Emulator
 ) -> None:
-    run = scene(100.0)
+    run = scene(600.0)
     paused = run.paused()
     assert paused.state is not None
     keyset = paused.state.state_details.run_input_keyset
@@ -142,7 +142,7 @@ def test_a_deployment_asks_on_the_page_and_goes_on_when_somebody_says_yes(
 def test_a_no_on_the_page_ends_the_flow_run_and_spends_nothing(
     scene: Callable[[float], Scene], emulator: Emulator
 ) -> None:
-    run = scene(100.0)
+    run = scene(600.0)
     run.paused()
     resume_flow_run(run.flow_run, run_input={"approve": False})
     assert run.ended().state_type is StateType.COMPLETED
@@ -159,7 +159,7 @@ def test_nobody_answers_and_the_flow_run_just_ends(scene: Callable[[float], Scen
 
 
 def test_an_approval_from_the_command_line_ends_the_pause(scene: Callable[[float], Scene]) -> None:
-    run = scene(100.0)
+    run = scene(600.0)
     run.paused()
     journal, plan = run.journal()
     assert approve(journal, plan, by="somebody", at=time.time())

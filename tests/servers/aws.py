@@ -11,7 +11,7 @@ from servers.process import serving
 
 def moto() -> AbstractContextManager[str]:
     """moto_server: https://docs.getmoto.org/en/latest/docs/server_mode.html"""
-    program = Path(__file__).with_name("moto_server.py")
+    program = Path(__file__).parents[2] / "infra" / "dev" / "moto_server.py"
     return serving(lambda port: [sys.executable, str(program), str(port)], ready="/moto-api/")
 
 
