@@ -7,6 +7,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
+import msgspec
+
 from lowtide import windows
 from lowtide.budget.caps import job_caps
 from lowtide.budget.rootfile import read_caps
@@ -15,37 +17,51 @@ from lowtide.connectors.documents import SourceDocuments
 from lowtide.connectors.pricing import UNPRICED, Book, price_of
 from lowtide.connectors.stores import matching, open_store, split_glob, verify
 from lowtide.errors import ConfigError, StoreError, UnsafeStore
-from lowtide.job import Job
+from lowtide.job import BackendSpec, Job, load_job
 from lowtide.job.checks import reads_rows
+from lowtide.openruns import Asked
 from lowtide.operations import build_operations
 from lowtide.plan import Candidate, Work, check_candidates
 from lowtide.protocols import Documents, Store
 from lowtide.records import DocumentBatch, FileInfo
-from lowtide.windows import Window
+from lowtide.windows import Window, parse_window
 
 READING_VERSION = 1
 """Goes into a run's identity: raised when the same file gives another text than before, so that it is asked again."""
 
-_OURS = ("runs/", "tables/", "cache/", "budget/", "prices/", "lowtide.yaml", ".lowtide/")
+_OURS = (
+    *("runs/", "open/", "tables/", "cache/", "budget/", "prices/", "backfills/", "forgotten/", "metrics/"),
+    *("bedrock/", "ondemand/", "lowtide.yaml", ".lowtide/"),
+)
 
 
-def assemble(job: Job, window: Window, *, try_root: bool = True, priced: bool = True, keyed: bool = True) -> Work:
+def assemble(
+    job: Job,
+    window: Window,
+    *,
+    asked: Asked | None = None,
+    try_root: bool = True,
+    priced: bool = True,
+    keyed: bool = True,
+) -> Work:
     """Put the job's parts together. Reads schema files; lists and reads no document, and does not look for the source.
 
+    `asked` narrows what the job allows: it may cost less, and go to some of its backends only.
     With `try_root`, checks that the root can be written and keeps put-if-absent. Without `priced`, prices are left out:
     a run that was planned has its own. Without `keyed`, keys may be missing, and no provider is to be called. Raises
     ConfigError, also for a backend without a price, MissingExtra or UnsafeStore.
     """
     root = open_store(job.output.root)
     operations = build_operations(job)
-    backends = [open_backend(spec, root, keyed=keyed) for spec in job.backends]
+    asked = msgspec.structs.replace(asked or Asked(), job_file=str(job.file))
+    allowed = _allowed(job, asked)
+    backends = [open_backend(spec, root, keyed=keyed) for spec in allowed.values()]
     if try_root:
         _try(root)
     book = Book(root)
-    specs = zip(job.backends, backends, strict=True)
     candidates = tuple(
         Candidate(backend, price_of(spec, backend, book, f"backends[{at}]") if priced else UNPRICED)
-        for at, (spec, backend) in enumerate(specs)
+        for (at, spec), backend in zip(allowed.items(), backends, strict=True)
     )
     check_candidates(operations, candidates)
     return Work(
@@ -63,14 +79,29 @@ def assemble(job: Job, window: Window, *, try_root: bool = True, priced: bool = 
         poll=job.limits.poll,
         grace=job.limits.grace,
         deadline=job.deadline,
-        run_usd=job.budget.run_usd,
+        run_usd=min((usd for usd in (job.budget.run_usd, asked.max_usd) if usd is not None), default=None),
         tags=job.output.tags,
         reads_rows=reads_rows(job.source.format, job.source.uri),
         candidates=candidates,
         caps=(*job_caps(job.name, job.budget.month_usd), *read_caps(root)),
         approve_above_usd=job.budget.approve_above_usd,
         price_book=book.book_id,
+        asked=asked,
     )
+
+
+def assemble_asked(job_file: str, window: str, asked: Asked) -> Work:
+    """The work of a run that somebody began, as it was asked for. Raises ConfigError, MissingExtra or UnsafeStore."""
+    job = load_job(Path(job_file))
+    return assemble(job, parse_window(window, job.zone), asked=asked)
+
+
+def _allowed(job: Job, asked: Asked) -> dict[int, BackendSpec]:
+    """The job's backends that are asked for, by their places in it: all of them, if none is named."""
+    kinds = [spec.kind for spec in job.backends]
+    if unknown := [kind for kind in asked.backends if kind not in kinds]:
+        raise ConfigError(f"backends: found {unknown[0]!r}; job {job.name!r} has {', '.join(kinds)}")
+    return {at: spec for at, spec in enumerate(job.backends) if not asked.backends or spec.kind in asked.backends}
 
 
 def _try(root: Store) -> None:
@@ -113,8 +144,8 @@ def _real_file(uri: str) -> str:
 def _documents(job: Job, window: Window, root: Store) -> SourceDocuments:
     base, pattern = split_glob(job.source.uri)
     store = open_store(base)
-    in_window = windows.file_filter(job.source.window_by, window)
-    rows = windows.row_filter(job.source.window_by, window)
+    in_window = windows.file_filter(job.source.window_by, window, job.zone)
+    rows = windows.row_filter(job.source.window_by, window, job.zone)
     # What we write ourselves is no document, by whatever way it is reached.
     ours = tuple(f"{_real(root.uri)}/{folder}" for folder in _OURS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ from prefect.runtime import flow_run
 from lowtide.engine import is_published
 from lowtide.engine.progress import Listener
 from lowtide.engine.run import Run
-from lowtide.flows import approval
+from lowtide.flows import approval, happenings
 from lowtide.flows.pages import ProgressPage, write_summary
 from lowtide.summary import Summary, summarize
 from lowtide.tasks import steps
@@ -22,6 +23,12 @@ PASS_SECONDS = 20.0
 
 MOST_PASSES = 90
 """Task runs of a flow run stay below a hundred; a run that needs more goes on in the next flow run."""
+
+
+def scheduled() -> datetime:
+    """When the flow run was to begin, in UTC; however late it came. Now, where nobody has set a time."""
+    # Prefect's times are of a class of its own, whose sums lose the zone.
+    return datetime.fromtimestamp(flow_run.scheduled_start_time.timestamp(), UTC)
 
 
 def flow_run_name() -> str:
@@ -52,13 +59,14 @@ def job_flow(
         listed. `no_cache` and `refresh` are as in the command.
         """
         run = steps.open_run(job, window, retry=retry, run_id=run_id, no_cache=no_cache, refresh=refresh)
+        before = happenings.standing(run) if is_published(run) else frozenset()
         if run.chores or not is_published(run):
             page = ProgressPage(run.plan.job, run.plan.window, listen)
             steps.build(run, page)
             until = time.monotonic() + wait
-            if wait and approval.asks_here(run) and not approval.ask(run, wait):
-                return _finish(run)
-            answer_shards(run, page, max(until - time.monotonic(), 0.0))
+            if not wait or not approval.asks_here(run) or approval.ask(run, wait):
+                answer_shards(run, page, max(until - time.monotonic(), 0.0))
+        happenings.tell(run, before)
         return _finish(run)
 
     return run_job

@@ -18,10 +18,11 @@ from lowtide import ids
 from lowtide.budget.caps import Cap
 from lowtide.errors import ConfigError
 from lowtide.inputs import Inputs
+from lowtide.openruns import Asked
 from lowtide.operations import Operation
 from lowtide.prices import Price
 from lowtide.protocols import Backend, Documents, Store
-from lowtide.windows import Window
+from lowtide.windows import Window, names_utc
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Work:
 
     `candidates` are all backends that the job allows, in its order; `backend` and `price` are those of the one that is
     chosen, at first the first. `refresh` asks everything anew; without `use_cache`, no answers are taken from earlier
-    runs, and none are kept for later ones. `price_book` is the id of the book that prices were looked up in.
+    runs, and none are kept for later ones. `price_book` is the id of the book that prices were looked up in. `asked` is
+    what was asked beyond the job file; `run_usd` and `candidates` are within it already.
     """
 
     job: str
@@ -64,6 +66,7 @@ class Work:
     use_cache: bool = True
     refresh: bool = False
     price_book: str = ""
+    asked: Asked = field(default_factory=Asked)
 
     @property
     def allowed(self) -> tuple[Candidate, ...]:
@@ -256,6 +259,9 @@ def run_id_of(work: Work, inputs_sha256: str, refresh: int = 0) -> str:
         "backends": sorted(map(_identity, work.allowed), key=orjson.dumps),
         "refresh": refresh,
     }
+    if not names_utc(work.window):
+        # The name alone says what the bounds are in UTC only.
+        identity["bounds"] = [work.window.start, work.window.end]
     return ids.run_id(identity)
 
 

@@ -7,18 +7,23 @@ in, so nothing is hashed, cached or kept as a result.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from lowtide import engine
 from lowtide.connectors.assembly import assemble
 from lowtide.decisions import Build, Publish
 from lowtide.engine.progress import Listener, Progress
 from lowtide.engine.run import Run
-from lowtide.job import load_job
-from lowtide.windows import parse_window
+from lowtide.errors import ConfigError, Transient
+from lowtide.job import Job, load_job
+from lowtide.openruns import Asked
+from lowtide.plan import Work
+from lowtide.windows import Window
 
 
 @task(name="list documents", task_run_name="list documents", cache_policy=NO_CACHE, persist_result=False)
@@ -26,10 +31,44 @@ def open_run(
     job: str, window: str, *, retry: bool, run_id: str = "", no_cache: bool = False, refresh: bool = False
 ) -> Run:
     """List the source and open the run for what is there; or go on with the run of that id, whatever is there now."""
-    work = assemble(load_job(Path(job)), parse_window(window))
-    work = replace(work, use_cache=not no_cache, refresh=refresh)
+    work = replace(_work(job, window), use_cache=not no_cache, refresh=refresh)
     begun = engine.find_run(work, run_id=run_id) if run_id else None
     run = engine.with_chores(begun) if begun else engine.open_run(work, retry=retry)
+    _log(f"run {run.plan.run_id}: {run.plan.files:,} files, {run.plan.bytes:,} bytes under {work.root.uri}")
+    return run
+
+
+def _may_pass(task: object, task_run: object, state: State[object]) -> bool:
+    """Whether a task that failed may work if it is tried again."""
+    try:
+        state.result()
+    except Transient:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+@task(
+    name="open run",
+    task_run_name="open window {window.name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    # Nothing is submitted here. Who comes at a set time only, and loses it to a short outage, loses the window.
+    retries=5,
+    retry_delay_seconds=[10, 30, 60, 120, 240],
+    retry_condition_fn=_may_pass,
+)
+def open_window(job: Job, window: Window, asked: Asked, *, retry: bool = False, refresh: bool = False) -> Run | None:
+    """List the window's documents and open the run for what is there, as it is asked for; None if nothing is there."""
+    work = replace(assemble(job, window, asked=asked), refresh=refresh)
+    try:
+        run = engine.open_run(work, retry=retry)
+    except ConfigError:
+        if next(work.documents.files(), None) is not None:
+            raise
+        _log(f"job {job.name}: no document in window {window.name}: nothing to do")
+        return None
     _log(f"run {run.plan.run_id}: {run.plan.files:,} files, {run.plan.bytes:,} bytes under {work.root.uri}")
     return run
 
@@ -37,7 +76,7 @@ def open_run(
 @task(name="find run", task_run_name="find the last run", cache_policy=NO_CACHE, persist_result=False)
 def find_run(job: str, window: str) -> Run | None:
     """The run that was last asked for; None if there is none."""
-    run = engine.find_run(assemble(load_job(Path(job)), parse_window(window)))
+    run = engine.find_run(_work(job, window))
     return None if run is None else engine.with_chores(run)
 
 
@@ -72,6 +111,12 @@ def publish(run: Run, listen: Listener) -> Progress:
     progress = engine.drive(run, listen, poll=0.0, until=0.0)
     _log(f"the tables of window {run.plan.window} hold run {run.plan.run_id}")
     return progress
+
+
+def _work(job: str, window: str) -> Work:
+    """The job's work over the window, which is read in the job's time zone; `last` is the last one that has ended."""
+    loaded = load_job(Path(job))
+    return assemble(loaded, loaded.calendar.named(window, datetime.now(UTC)))
 
 
 def _log(line: str) -> None:

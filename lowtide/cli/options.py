@@ -47,7 +47,8 @@ window_option = click.option(
     "--window",
     default="all",
     show_default=True,
-    help="Which documents: all, 2026, 2026-11, 2026-W47, 2026-11-20, 2026-11-20T05 or START..END.",
+    help="Which documents: all, 2026, 2026-11, 2026-W47, 2026-11-20, 2026-11-20T05, START..END, or last: the last "
+    "window of the job's schedule that has ended. In the job's time zone.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 cache_options = (

@@ -43,7 +43,7 @@ def plan(job: str, window: str, *, out: str | None, quick: bool, use_cache: bool
         from lowtide.cli import views
 
         options = ["--no-cache"] * (not use_cache) + ["--refresh"] * refresh
-        go_on = running.Command(job, window)("run", *options)
+        go_on = running.Command.of(job, window, work)("run", *options)
         apply = shlex.join(["lowtide", "apply", out]) if out else ""
         views.show_plan(planned, [cap.label for cap in work.caps], _next(work, planned, go_on, apply))
     return running.DONE

@@ -15,6 +15,7 @@ import click
 import pyarrow as pa
 
 from lowtide import engine
+from lowtide.calendars import is_last
 from lowtide.cli.progress import shown
 from lowtide.connectors.assembly import assemble
 from lowtide.engine import Run
@@ -26,7 +27,6 @@ from lowtide.plainjson import plain_json
 from lowtide.plan import RunPlan, Work
 from lowtide.planning.making import LATE
 from lowtide.summary import FAILED, Summary, summarize
-from lowtide.windows import parse_window
 
 DONE, NOTHING_TO_DO, FAILED_ROWS, OVER_BUDGET = 0, 3, 4, 5
 
@@ -43,10 +43,13 @@ def prepare(
 ) -> Work:
     """The job's work over the window, ready to be planned; with `writes`, the root is tried out first.
 
+    The window is read in the job's time zone; `last` is the last one of its calendar that has ended by now.
     Without `priced`, no prices are looked up, as is enough for a run that was planned before; without `keyed`, no
     provider is to be called, and keys may be missing.
     """
-    work = assemble(load_job(Path(job)), parse_window(window), try_root=writes, priced=priced, keyed=keyed)
+    loaded = load_job(Path(job))
+    named = loaded.calendar.named(window, datetime.now(UTC))
+    work = assemble(loaded, named, try_root=writes, priced=priced, keyed=keyed)
     return replace(work, use_cache=use_cache, refresh=refresh)
 
 
@@ -58,7 +61,7 @@ def run(
         slim_arrow()
     work = prepare(job, window, writes=True, use_cache=use_cache, refresh=refresh)
     current = engine.open_run(work, retry=retry)
-    return go(current, Command(job, window), direct=direct, wait=wait, use_cache=use_cache, as_json=as_json)
+    return go(current, Command.of(job, window, work), direct=direct, wait=wait, use_cache=use_cache, as_json=as_json)
 
 
 def go(current: Run, command: Command, *, direct: bool, wait: bool, use_cache: bool, as_json: bool) -> int:
@@ -130,7 +133,7 @@ def slim_arrow() -> None:
 def status(job: str, window: str, *, as_json: bool) -> int:
     """Show where the window's last run stands."""
     current = _last_run(job, window, keyed=False)
-    _tell(current, summarize(current), Command(job, window), as_json=as_json)
+    _tell(current, summarize(current), Command.of(job, window, current.context.work), as_json=as_json)
     return DONE
 
 
@@ -151,7 +154,7 @@ def cancel(job: str, window: str) -> int:
             current.context.journal.append(CancelRequested(at=current.context.clock()))
         with shown() as listen:
             engine.drive(current, listen, poll=pause)
-    _tell(current, summarize(current), Command(job, window), as_json=False)
+    _tell(current, summarize(current), Command.of(job, window, current.context.work), as_json=False)
     _say_if_kept(current)
     return DONE
 
@@ -173,7 +176,7 @@ def never_ran(work: Work, job: str, window: str) -> ConfigError:
     """What is wrong where there is no run yet, and how to start one."""
     return ConfigError(
         f"job {work.job!r} has no run over window {work.window.name!r} under {work.root.uri}; "
-        f"start one with: {Command(job, window)('run')}"
+        f"start one with: {Command.of(job, window, work)('run')}"
     )
 
 
@@ -182,6 +185,11 @@ class Command(NamedTuple):
 
     job: str
     window: str
+
+    @classmethod
+    def of(cls, job: str, window: str, work: Work) -> Command:
+        """The window as it was given; but `last` by its name, since another one may be the last in a minute."""
+        return cls(job, work.window.name if is_last(window) else window)
 
     def __call__(self, name: str, *options: str) -> str:
         window = () if self.window == "all" else ("--window", self.window)

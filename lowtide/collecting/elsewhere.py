@@ -226,6 +226,7 @@ class _Wanted:
     def __init__(self, asked: pa.Table) -> None:
         self.found = np.zeros(len(asked), dtype=np.bool_)
         self._halves = asked["key_hi"].to_numpy()
+        self._names = list(zip(asked["document_id"].to_pylist(), asked["op"].to_pylist(), strict=True))
         self._places: dict[tuple[int, int, int], list[int]] = {}
         columns = (asked[name].to_pylist() for name in ("key_hi", "key_lo", "asks"))
         for at, key in enumerate(zip(*columns, strict=True)):
@@ -239,16 +240,20 @@ class _Wanted:
             if not known.any():
                 return None
             here = np.flatnonzero(known)
-            keys = rows.select(["key_hi", "key_lo", "op"]).take(pa.array(here))
+            keys = rows.select(["key_hi", "key_lo", "op", "document_id"]).take(pa.array(here))
             places: list[int] = []
             answering: list[int] = []
-            for row, hi, lo, op in zip(here.tolist(), *(column.to_pylist() for column in keys.columns), strict=True):
-                found = self._places.get((hi, lo, first[op]), [])
-                places += found
-                answering += [row] * len(found)
+            for row, hi, lo, op, name in zip(
+                here.tolist(), *(column.to_pylist() for column in keys.columns), strict=True
+            ):
+                for at in self._places.get((hi, lo, first[op]), []):
+                    self.found[at] = True
+                    # One that has taken over the record of a forgotten document has its row there.
+                    if self._names[at] != (name, op):
+                        places.append(at)
+                        answering.append(row)
             answers = rows.select([*_ANSWER, *_TOKENS]).take(pa.array(answering, pa.int64()))
-        self.found[places] = True
-        return _Matched(places, answers)
+        return _Matched(places, answers) if places else None
 
 
 def _unmatched(documents: pa.Table, field_names: Sequence[str]) -> pa.Table:

@@ -133,7 +133,8 @@ class Outcomes:
         if not pc.any(again, min_count=0).as_py():
             return []
         wanted = again.to_pylist()
-        return [at for at in asked if wanted[at]]
+        # A record without a check is that of a document that was forgotten.
+        return [at for at in asked if wanted[at] and self._checks[at]]
 
     def counts(self, asked: Iterable[int]) -> dict[str, int]:
         """How many of the attempt's records came to which end."""

@@ -109,7 +109,10 @@ def record_places(index: pa.Table, operations: int) -> npt.NDArray[np.int64]:
     bits = (asked_of(index, operations)[:, None] >> np.arange(operations)) & 1
     ordinals = index["first"].to_numpy()[:, None] + bits.cumsum(axis=1) - bits
     unread = pc.is_valid(index["reason"]).to_numpy()
-    return np.where(bits > 0, ordinals, np.where(unread[:, None], _NONE, _ELSEWHERE)).astype(np.int64)
+    # Records of a document that was forgotten stay, and are nobody's rows.
+    forgotten = pc.equal(index["document_id"], "").to_numpy()
+    nothing = np.where(unread & ~forgotten, _NONE, _ELSEWHERE)
+    return np.where((bits > 0) & ~forgotten[:, None], ordinals, nothing[:, None]).astype(np.int64)
 
 
 def realtime_cost(columns: Mapping[str, pa.Array | pa.ChunkedArray], on_demand: Price | None) -> pa.Array:

@@ -12,10 +12,11 @@ from pathlib import Path
 import msgspec
 
 from lowtide import events as e
+from lowtide import openruns
 from lowtide.engine.context import Context
 from lowtide.engine.publishing import published_table, results_path
 from lowtide.engine.run import Run
-from lowtide.engine.superseding import check_within_reach, marker, open_runs, wind_down
+from lowtide.engine.superseding import check_within_reach, wind_down
 from lowtide.errors import ConfigError, CorruptJournal, StalePlan
 from lowtide.inputs import Inputs, list_inputs, spool
 from lowtide.journal import Journal
@@ -128,7 +129,7 @@ def _asked_for(run: Run, asked_at: float, *, retry: bool = False) -> Run:
     if events or not is_published(run):
         events.append(e.Requested(at=asked_at))
     if events:
-        work.root.write(marker(work, run.plan.run_id), b"")
+        openruns.write_asked(work.root, run.plan.job, run.plan.window, run.plan.run_id, work.asked)
         run.context.journal.append(*events)
     work.root.write(f"{work.folder}/latest", run.plan.run_id.encode())
     return with_chores(run)
@@ -152,7 +153,7 @@ def _check_before(work: Work, run_id: str, clock: Callable[[], float]) -> None:
 
 def _others(work: Work, run_id: str, clock: Callable[[], float]) -> Iterator[Run]:
     """The open runs of the job and window beside this one."""
-    for other in open_runs(work):
+    for other in openruns.ids_of(work.root, work.job, work.window.name):
         plan = None if other == run_id else _read_plan(work.root, _prefix(work, other))
         if plan is not None:
             yield _attach(work, plan, clock)
@@ -244,6 +245,9 @@ def _store_plan(work: Work, plan: RunPlan, inputs: Inputs) -> RunPlan:
 
 def _attach(work: Work, plan: RunPlan, clock: Callable[[], float]) -> Run:
     """The run, at the backend of its plan; where the job no longer names that, `Run.differs` says so."""
+    asked = openruns.bounded(work.asked, openruns.read_asked(work.root, plan.job, plan.window, plan.run_id))
+    caps = [cap for cap in (work.run_usd, asked.max_usd) if cap is not None]
+    work = replace(work, asked=asked, run_usd=min(caps, default=None))
     candidate = _planned_candidate(work, plan)
     work = replace(work if candidate is None else work.choosing(candidate), refresh=plan.refresh > 0)
     if plan.price is not None:

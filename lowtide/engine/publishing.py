@@ -212,6 +212,9 @@ def _shares(context: Context, shard: ShardState, extra: int) -> npt.NDArray[np.i
     """What each of the shard's rows bears of it: in proportion to its own cost, or else in equal parts."""
     rows = read_columns(context, context.path(shard.rows), ["ordinal", "cost_usd"])
     weights = pico_of(rows["cost_usd"])
+    if not len(weights):
+        # All its documents were forgotten: no row bears what they have cost.
+        return weights
     if not weights.any() and "ordinal" in rows.column_names:
         weights = np.where(rows["ordinal"].to_numpy() >= 0, 1, 0)
     return allocate(extra, weights)

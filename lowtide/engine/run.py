@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -9,6 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from lowtide import events as e
+from lowtide import logs, openruns
 from lowtide.budget.approval import awaits_approval, command_of
 from lowtide.decisions import (
     Action,
@@ -40,6 +42,8 @@ from lowtide.states import RunState
 _MOST_TROUBLED_PASSES = 100
 _LONGEST_BLIND = 6 * 3600.0
 """Seconds for which a batch may be out of sight before somebody should know."""
+
+_LOG = logging.getLogger("lowtide.engine")
 
 
 class Run:
@@ -158,8 +162,11 @@ class Run:
                 number = action.shard
                 if self.state.shards[number] != decided.shards[number]:
                     continue
+            about = {} if isinstance(action, Build | Publish | Drain) else {"shard": action.shard}
             try:
-                self._perform(action, listen)
+                with logs.about(job=self.plan.job, window=self.plan.window, run=self.plan.run_id, **about):
+                    self._perform(action, listen)
+                    _LOG.info("%s done", type(action).__name__.lower())
             except Superseded:
                 self.refresh()
             except collecting.NotYet:
@@ -310,7 +317,7 @@ class Run:
             case Publish():
                 self.spending.finish()
                 publishing.publish(context, lambda rows: listen(self.progress("publishing")))
-                context.store.delete(f"{context.work.folder}/open/{self.plan.run_id}")
+                openruns.close(context.store, self.plan.job, self.plan.window, self.plan.run_id)
 
     def _blind(self, number: int) -> float:
         """Seconds since this process could first not see what a shard's batch does."""

@@ -7,28 +7,15 @@ nobody's any more, unless the same documents and questions are asked for again: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from lowtide import events as e
+from lowtide import openruns
 from lowtide.decisions import Action, Build, Drain, Poll, Publish, Resolve
 from lowtide.engine import collecting, publishing
 from lowtide.engine.run import Run
 from lowtide.engine.spending import charges
 from lowtide.errors import StalePlan
 from lowtide.journal import Superseded
-from lowtide.plan import Work
 from lowtide.shards import Phase
-
-
-def marker(work: Work, run_id: str) -> str:
-    """Where it stands that a run is open."""
-    return f"{work.folder}/open/{run_id}"
-
-
-def open_runs(work: Work) -> Iterator[str]:
-    """The ids of the job's and window's runs that are not known to be finished."""
-    for info in work.root.list(f"{work.folder}/open/"):
-        yield info.path.rpartition("/")[2]
 
 
 def check_within_reach(run: Run) -> None:
@@ -65,7 +52,7 @@ def wind_down(run: Run) -> bool:
     """
     work, state = run.context.work, run.refresh()
     if state.published_at or not state.entry:
-        work.root.delete(marker(work, run.plan.run_id))
+        _close(run)
         return True
     if run.plan.backend != work.backend.name or run.moved():
         if not _costs_unknown(run):
@@ -80,7 +67,7 @@ def wind_down(run: Run) -> bool:
         return False
     run.spending.finish()
     publishing.write_ledger(run.context)
-    work.root.delete(marker(work, run.plan.run_id))
+    _close(run)
     return True
 
 
@@ -109,7 +96,11 @@ def _close_unread(run: Run) -> None:
     run.spending.finish(in_hand=False)
     publishing.write_ledger(run.context)
     if run.state.settled:
-        run.context.work.root.delete(marker(run.context.work, run.plan.run_id))
+        _close(run)
+
+
+def _close(run: Run) -> None:
+    openruns.close(run.context.store, run.plan.job, run.plan.window, run.plan.run_id)
 
 
 def _costs_unknown(run: Run) -> bool:

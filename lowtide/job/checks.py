@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lowtide.errors import ConfigError
+from lowtide.job import times
 from lowtide.job.model import ROW_FORMATS, JobFile, Prompt
 from lowtide.job.problems import FieldPath, shown
 from lowtide.operations.schemas import load_schema
@@ -57,6 +58,7 @@ Finding = tuple[FieldPath, str]
 def check_job(job: JobFile, base: Path) -> Iterator[Finding]:
     """Everything that is wrong, each with the field to blame. `base` is the folder that schema files start from."""
     yield from _check_source(job)
+    yield from _check_schedule(job)
     yield from _check_fields(job)
     yield from _check_names(job)
     for number, operation in enumerate(job.operations):
@@ -82,6 +84,22 @@ def _check_source(job: JobFile) -> Iterator[Finding]:
             f"found {shown(source.window_by)}, but {source.format} files have no fields; expected modified or "
             f"path:<pattern>, or one of the formats {', '.join(ROW_FORMATS)}",
         )
+
+
+def _check_schedule(job: JobFile) -> Iterator[Finding]:
+    at, cron = job.schedule.at, job.schedule.cron
+    if at is not None and cron is not None:
+        yield ("schedule", "cron"), f"found {shown(cron)} beside at: {shown(at)}; expected one of the two, or neither"
+    try:
+        if at is not None:
+            times.parse_at(at, job.schedule.length)
+    except ConfigError as error:
+        yield ("schedule", "at"), str(error)
+    try:
+        if cron is not None:
+            times.check_cron(cron)
+    except ConfigError as error:
+        yield ("schedule", "cron"), str(error)
 
 
 def reads_rows(format_: str, uri: str) -> bool:

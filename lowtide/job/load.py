@@ -15,12 +15,13 @@ from pydantic import BaseModel, ValidationError
 from lowtide.job import values
 from lowtide.job.checks import check_job
 from lowtide.job.interpolation import Interpolated, interpolate, literal_secrets
-from lowtide.job.model import BACKENDS, OPERATIONS, Budget, Job, JobFile, JobLimits, OutputSpec, Source
+from lowtide.job.model import BACKENDS, OPERATIONS, Budget, Job, JobFile, JobLimits, OutputSpec, Schedule, Source
 from lowtide.job.nodes import LARGEST, Node, read_nodes
 from lowtide.job.problems import FieldPath, Problem, config_error, shown
 
 _SECTIONS: Mapping[str, type[BaseModel]] = {
     "source": Source,
+    "schedule": Schedule,
     "budget": Budget,
     "limits": JobLimits,
     "output": OutputSpec,
@@ -67,7 +68,8 @@ def load_job(path: Path | str, *, environ: Mapping[str, str] = os.environ) -> Jo
     secrets = literal_secrets(root)
     filled, unset = interpolate(root, environ)
     problems += secrets + unset
-    base = Path(path).expanduser().resolve().parent
+    place = Path(path).expanduser().resolve()
+    base = place.parent
     said = {problem.path for problem in problems}
     try:
         job = JobFile.model_validate(filled.plain())
@@ -84,7 +86,7 @@ def load_job(path: Path | str, *, environ: Mapping[str, str] = os.environ) -> Jo
             if field not in said
         ]
         if not problems:
-            return _located(job, base)
+            return _located(job, place)
     raise config_error(file, problems) from None
 
 
@@ -110,12 +112,13 @@ def _read(path: Path, file: str) -> str:
         raise config_error(file, [Problem(line, (), message)]) from None
 
 
-def _located(job: JobFile, base: Path) -> Job:
+def _located(job: JobFile, place: Path) -> Job:
     """The job with its paths made absolute; addresses with a scheme stay as they are."""
+    base = place.parent
     parts: dict[str, Any] = {name: getattr(job, name) for name in JobFile.model_fields}
     parts["source"] = job.source.model_copy(update={"uri": _absolute(job.source.uri, base, is_pattern=True)})
     parts["output"] = job.output.model_copy(update={"root": _absolute(job.output.root, base)})
-    return Job.model_construct(**parts, base=base)
+    return Job.model_construct(**parts, base=base, file=place)
 
 
 def _absolute(address: str, base: Path, *, is_pattern: bool = False) -> str:

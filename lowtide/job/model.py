@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from lowtide import windows
+from lowtide import calendars, windows
+from lowtide.calendars import Calendar, Every
 from lowtide.errors import ConfigError
 from lowtide.job import values
 from lowtide.job.problems import shown
@@ -288,6 +290,41 @@ class Budget(_Section):
     )
 
 
+def _every(value: str) -> str:
+    try:
+        return str(calendars.parse_every(value))
+    except ConfigError as error:
+        raise values.expected(str(error).partition("; ")[2].removeprefix("expected ")) from None
+
+
+class Schedule(_Section):
+    """Which windows the job goes through by itself, and when it starts their runs. Times are those of `timezone`."""
+
+    every: Annotated[str, AfterValidator(_every)] = Field(
+        default="week",
+        description=f"How long the windows are: {calendars.EVERY}.",
+        examples=["hour", "day", "week", "month", "year", "10d", "2w"],
+    )
+    at: values.OneLine | None = Field(
+        default=None,
+        description="When a run starts: 18:00 for day, fri 18:00 for week, 1 06:00 for month, 01-15 06:00 for year, "
+        ":15 for hour. By default, shortly after the window ends.",
+        examples=["fri 18:00"],
+    )
+    cron: values.OneLine | None = Field(
+        default=None, description="When a run starts, as a crontab line of five fields, in place of at."
+    )
+    lateness: values.Duration = Field(
+        default=timedelta(0),
+        description="How long after its end a window is looked at again for documents that came late.",
+    )
+
+    @property
+    def length(self) -> Every:
+        """How long the windows are."""
+        return calendars.parse_every(self.every)
+
+
 class JobLimits(_Section):
     """How hard the job tries, and in what portions."""
 
@@ -370,6 +407,12 @@ class JobFile(_Section):
     version: values.Version = Field(description="The version of this format.")
     name: values.JobName = Field(description="The job's name: lower-case letters, digits and hyphens. Stands in paths.")
     source: Source
+    timezone: values.TimeZone = Field(
+        default="UTC",
+        description="The IANA time zone whose midnights windows begin and end at, and whose times schedule names.",
+        examples=["UTC", "Europe/Paris"],
+    )
+    schedule: Schedule = Field(default_factory=Schedule)
     operations: Annotated[tuple[OperationEntry, ...], Field(strict=False), values.NOT_EMPTY] = Field(
         json_schema_extra={"minItems": 1},
         description="What is asked about each document: one result row per document and operation.",
@@ -386,6 +429,17 @@ class JobFile(_Section):
 
 
 class Job(JobFile):
-    """A job file that was read. `base` is its folder; `source.uri` and `output.root` are absolute."""
+    """A job file that was read. `file` is its path, `base` its folder; `source.uri` and `output.root` are absolute."""
 
     base: Path
+    file: Path
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone that the job's windows and times are in."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def calendar(self) -> Calendar:
+        """The windows that the job goes through."""
+        return Calendar(self.schedule.length, self.zone, self.schedule.lateness)

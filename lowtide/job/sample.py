@@ -16,6 +16,12 @@ source:
   # id: ticket_id                 # the field with the row's key
   # fields: [customer, lang]      # carried into the results, and usable in prompts as {{ customer }}
 
+# timezone: Europe/Paris          # windows begin and end at midnights there; UTC if it is left out
+# schedule:                       # which windows `--window last` and deployments go through, and when
+#   every: week                   # hour day week month year, or 10d, 2w and the like
+#   at: mon 02:00                 # a day: 18:00; a month: 1 06:00; an hour: :15; or cron: "0 2 * * mon"
+#   lateness: 2d                  # windows that ended so long ago are looked at again for late documents
+
 operations:                       # one row of results for each document and operation
   - summarize: {words: 60}
   - classify:

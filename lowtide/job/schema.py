@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from lowtide.job.model import BACKENDS, OPERATIONS, JobFile, JobLimits
+from lowtide.job.model import BACKENDS, OPERATIONS, JobFile, JobLimits, Schedule
 
 # Where a number belongs, a text may stand that the environment turns into one.
 _REFERENCE = {"type": "string", "pattern": r"\$\{"}
@@ -27,8 +27,9 @@ def job_schema() -> dict[str, Any]:
             del definitions[model.__name__]["properties"]["kind"]
         properties[key]["items"] = {"oneOf": [_entry(kind, model) for kind, model in kinds.items()]}
     _spell_durations(properties, JobFile)
-    _spell_durations(definitions[JobLimits.__name__]["properties"], JobLimits)
-    for key in ("budget", "limits"):
+    for section in (JobLimits, Schedule):
+        _spell_durations(definitions[section.__name__]["properties"], section)
+    for key in ("schedule", "budget", "limits"):
         properties[key] = {"anyOf": [properties[key], {"type": "null"}]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Lowtide job", **schema}
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias
+from zoneinfo import ZoneInfo, available_timezones
 
 import orjson
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -43,6 +44,7 @@ _AZURE_TOO = {"azure", "wasb", "wasbs", "adl", "adls"}
 _AZURE_FORM = "abfs://container@account.dfs.core.windows.net/path"
 _CONTAINER = "3 to 63 lower-case letters, digits and single hyphens"
 _SIGNATURE = re.compile(r"[?&](?:sig|sv|se|sp)=", re.IGNORECASE)
+_NO_ZONE = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -126,6 +128,20 @@ def _language(value: str) -> str:
 def _one_line(value: str) -> str:
     if not value.strip() or _CONTROL.search(value) or len(value) > 200:
         raise expected("1 to 200 characters on one line")
+    return value
+
+
+def _time_zone(value: str) -> str:
+    """An IANA name that is the same zone on every machine: not `localtime`, and none that counts leap seconds."""
+    try:
+        if _NO_ZONE.fullmatch(value):
+            raise KeyError(value)
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        folded = {name.casefold(): name for name in available_timezones()}
+        near = difflib.get_close_matches(value.casefold(), folded, n=1, cutoff=0.6)
+        hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
+        raise expected(f"an IANA time zone such as UTC, Europe/Paris or America/New_York{hint}") from None
     return value
 
 
@@ -252,6 +268,7 @@ OperationName: TypeAlias = Annotated[
 ]
 Language: TypeAlias = Annotated[str, AfterValidator(_language), Field(examples=["en", "fr", "pt-BR"])]
 Text: TypeAlias = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"minLength": 1})]
+TimeZone: TypeAlias = Annotated[str, AfterValidator(_time_zone)]
 OneLine: TypeAlias = Annotated[str, AfterValidator(_one_line)]
 Address: TypeAlias = Annotated[str, AfterValidator(_address)]
 Root: TypeAlias = Annotated[str, AfterValidator(_root)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import msgspec
@@ -26,6 +26,9 @@ def changes_of_work(planned: PlanFile, work: Work) -> Iterator[str]:
     """What the job file, its schemas or the price book say otherwise than when the plan was made."""
     if work.job != planned.plan.job:
         yield f"job: the file describes {work.job!r} now, and the plan is of {planned.plan.job!r}"
+    if (work.window.start, work.window.end) != (planned.plan.window_start, planned.plan.window_end):
+        before, now = _bound(planned.plan.window_start), _bound(work.window.start)
+        yield f"timezone: window {planned.plan.window} begins at {now} now, and at {before} in the plan"
     yield from _operations(planned, work)
     yield from _candidates(planned, work)
     yield from _settings(planned.settings, work)
@@ -82,6 +85,10 @@ def _settings(before: PlannedSettings, work: Work) -> Iterator[str]:
         old, new = before.reading.get(name), now.reading.get(name)
         if old != new:
             yield f"source.{name}: {_shown(name, old)} -> {_shown(name, new)}"
+
+
+def _bound(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "no time"
 
 
 def _shown(field: str, value: object) -> str:

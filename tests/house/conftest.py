@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-MAPPED = ("lowtide", "connectors", "tasks", "flows")
+MAPPED = ("lowtide", "connectors", "tasks", "flows", "schedules")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -23,10 +24,10 @@ from support.standins import (
 from lowtide.errors import ConfigError
 from lowtide.inputs import Inputs, list_inputs, read_inputs
 from lowtide.operations import Operation, Template
-from lowtide.plan import RunPlan, Work, make_plan
+from lowtide.plan import RunPlan, Work, make_plan, run_id_of
 from lowtide.prices import Price
 from lowtide.records import FileInfo
-from lowtide.windows import Window
+from lowtide.windows import Window, parse_window
 
 MODIFIED = datetime(2026, 11, 2, tzinfo=UTC)
 
@@ -132,6 +133,26 @@ def _asks(**changes: object) -> tuple[Operation, ...]:
 )
 def test_whatever_is_asked_otherwise_is_another_run(changed: Callable[[], Work], tmp_path: Path) -> None:
     assert planned(a_work(), tmp_path).run_id != planned(changed(), tmp_path).run_id
+
+
+def test_a_window_of_the_same_name_in_another_zone_is_another_run(tmp_path: Path) -> None:
+    here, paris = (a_work(window=parse_window("2026-W47", zone)) for zone in (UTC, ZoneInfo("Europe/Paris")))
+    by_another_name = a_work(window=parse_window("2026-W47", ZoneInfo("Etc/UTC")))
+    assert planned(here, tmp_path).run_id != planned(paris, tmp_path).run_id
+    assert planned(here, tmp_path).run_id == planned(by_another_name, tmp_path).run_id
+
+
+@pytest.mark.parametrize(
+    ("window", "run_id"),
+    [
+        ("all", "259127774ebe3c5d"),
+        ("2026-W47", "cf68391a2fbaf52d"),
+        ("2026-11-20T05", "deb3ef88e8eb0d3f"),
+        ("2026-11-01..2026-11-15", "8359863ea543e720"),
+    ],
+)
+def test_runs_over_windows_of_utc_keep_the_ids_that_they_had_before_there_were_zones(window: str, run_id: str) -> None:
+    assert run_id_of(a_work(window=parse_window(window)), "0" * 64) == run_id
 
 
 @pytest.mark.parametrize(

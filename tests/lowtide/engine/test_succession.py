@@ -27,7 +27,7 @@ def test_what_a_superseded_run_has_cost_stands_in_its_ledger() -> None:
     assert ledger_tokens(store, begun) + ledger_tokens(store, later) == provider.bill
     assert all(batch.outcome for batch in provider.batches.values())
     assert "another text" in {row["output_text"] for row in results(store)}
-    assert not list(store.list("runs/test/all/open/"))
+    assert not list(store.list("open/test/all/"))
 
 
 def test_a_superseded_run_goes_on_when_its_documents_are_back() -> None:

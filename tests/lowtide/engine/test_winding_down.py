@@ -51,7 +51,7 @@ def begun(store: MemoryStore, provider: Provider, clock: Clock) -> Work:
 def test_what_a_run_has_cost_whose_prompt_was_changed_stands_in_its_ledger_and_closes_its_reservation() -> None:
     store, provider, clock = MemoryStore(), Provider(), Clock()
     work = begun(store, provider, clock)
-    [marked] = [path.rpartition("/")[2] for path in store.objects if "/open/" in path]
+    [marked] = [path.rpartition("/")[2] for path in store.objects if path.startswith("open/")]
     for batch_id in list(provider.batches):
         provider.finish(batch_id)
     cost_before = Counter(provider.bill)
@@ -112,7 +112,7 @@ def test_a_surplus_batch_of_a_run_whose_prompt_was_changed_is_counted_as_well() 
 def test_a_run_that_died_before_it_was_published_has_its_ledger_though_its_prompt_was_changed() -> None:
     store, provider, clock = MemoryStore(), Provider(), Clock()
     work = begun(store, provider, clock)
-    [marked] = [path.rpartition("/")[2] for path in store.objects if "/open/" in path]
+    [marked] = [path.rpartition("/")[2] for path in store.objects if path.startswith("open/")]
     for batch_id in list(provider.batches):
         provider.finish(batch_id)
     dying = find_run(work, run_id=marked, clock=clock)
@@ -125,7 +125,7 @@ def test_a_run_that_died_before_it_was_published_has_its_ledger_though_its_promp
     assert finish(later, seconds=60, clock=clock).done
     assert billed(store, dying) + billed(store, later) == provider.bill
     assert not account(store, clock).open
-    assert not [path for path in store.objects if "/open/" in path]
+    assert not [path for path in store.objects if path.startswith("open/")]
 
 
 def test_what_was_refused_in_a_run_whose_prompt_was_changed_reserves_nothing_more() -> None:

@@ -35,7 +35,7 @@ CHANGES = [
         "deadline: 24h",
         "deadlines: 24h",
         "job.yaml:11: deadlines: unknown key; did you mean 'deadline'? Allowed: "
-        "version, name, source, operations, backends, deadline, budget, limits, output",
+        "version, name, source, timezone, schedule, operations, backends, deadline, budget, limits, output",
         name="unknown key",
     ),
     case("deadline: 24h", "base: /tmp", "job.yaml:11: base: unknown key", name="a name of our own"),

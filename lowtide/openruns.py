@@ -1,0 +1,97 @@
+"""The runs of a root that were begun and are not finished: one listing finds them all.
+
+    open/<job>/<window>/<run id>    how the run was asked for, as JSON
+
+Whoever comes next, a person or a tick, knows from it which job file the run goes by, and what was asked beyond that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+import msgspec
+
+from lowtide.errors import CorruptJournal, NotFound
+from lowtide.protocols import Store
+
+FOLDER = "open/"
+
+
+class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a run was asked for, beyond what its plan says.
+
+    `job_file` is the job file's path where the run was begun. The run may cost at most `max_usd`, beside the job file's
+    own caps, and goes to one of `backends` (their kinds; all of the job's if there are none). A run of a `backfill`
+    (its id) keeps to its `max_usd`, whoever asks for it meanwhile.
+    """
+
+    job_file: str = ""
+    max_usd: Decimal | None = None
+    backends: tuple[str, ...] = ()
+    backfill: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that is open, and how it was asked for."""
+
+    job: str
+    window: str
+    run_id: str
+    asked: Asked
+
+
+def path_of(job: str, window: str, run_id: str) -> str:
+    """Where it stands that a run is open."""
+    return f"{FOLDER}{job}/{window}/{run_id}"
+
+
+def ids_of(root: Store, job: str, window: str) -> Iterator[str]:
+    """The ids of a job's and window's runs that are not known to be finished."""
+    for info in root.list(f"{FOLDER}{job}/{window}/"):
+        yield info.path.rpartition("/")[2]
+
+
+def list_open(root: Store) -> Iterator[OpenRun]:
+    """All runs of the root that are not known to be finished, in the order of their jobs and windows."""
+    for info in root.list(FOLDER):
+        parts = info.path.removeprefix(FOLDER).split("/")
+        if len(parts) == 3:
+            job, window, run_id = parts
+            asked = read_asked(root, job, window, run_id)
+            if asked is not None:
+                yield OpenRun(job, window, run_id, asked)
+
+
+def read_asked(root: Store, job: str, window: str, run_id: str) -> Asked | None:
+    """How an open run was asked for; None if it is not open. Raises CorruptJournal for what cannot be read."""
+    path = path_of(job, window, run_id)
+    try:
+        return msgspec.json.decode(root.read(path), type=Asked)
+    except NotFound:
+        return None
+    except msgspec.DecodeError as error:
+        raise CorruptJournal(
+            f"{root.uri_of(path)}: not a note of an open run that this version knows: {error}; delete it, and ask for "
+            f"job {job}, window {window}, again"
+        ) from error
+
+
+def write_asked(root: Store, job: str, window: str, run_id: str, asked: Asked) -> None:
+    """Note that a run is open."""
+    root.write(path_of(job, window, run_id), msgspec.json.encode(asked))
+
+
+def close(root: Store, job: str, window: str, run_id: str) -> None:
+    """Note that a run is finished."""
+    root.delete(path_of(job, window, run_id))
+
+
+def bounded(asked: Asked, before: Asked | None) -> Asked:
+    """What is asked, within what a backfill has allowed the run before."""
+    if before is None or not before.backfill or asked.backfill:
+        return asked
+    caps = [cap for cap in (asked.max_usd, before.max_usd) if cap is not None]
+    return msgspec.structs.replace(asked, backfill=before.backfill, max_usd=min(caps, default=None))

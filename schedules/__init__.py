@@ -1,0 +1,1 @@
+"""What runs when: times of schedules, and the deployments that keep them."""
