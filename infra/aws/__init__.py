@@ -1,0 +1,1 @@
+"""CloudFormation templates: what `lowtide infra show aws` prints."""

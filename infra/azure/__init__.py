@@ -1,0 +1,1 @@
+"""Bicep templates: what `lowtide infra show azure` prints."""

@@ -1,0 +1,1 @@
+"""A whole stack on one machine: what `lowtide infra show compose` prints."""

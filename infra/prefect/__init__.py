@@ -1,0 +1,1 @@
+"""Base job templates of Prefect work pools: what `lowtide infra show prefect` prints."""

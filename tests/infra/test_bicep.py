@@ -1,0 +1,165 @@
+"""The Bicep templates, read by a parser that is not Microsoft's: their syntax, and what they say of access.
+
+The Bicep compiler is in no package index, so that nothing here knows whether Azure takes them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pycep import BicepParser
+
+AZURE = Path(__file__).parents[2] / "infra" / "azure"
+TEMPLATES = ["openai.bicep", "storage.bicep", "worker.bicep"]
+
+# https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
+ROLES = {
+    "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1": "Storage Blob Data Reader",
+    "ba92f5b4-2d11-453d-a403-e96b0029c9fe": "Storage Blob Data Contributor",
+    "4633458b-17de-408a-b874-0445c86b69e6": "Key Vault Secrets User",
+    "a001fd3d-188f-4b5d-821b-7da978bf7442": "Cognitive Services OpenAI Contributor",
+    "7f951dda-4ed3-4680-a7ca-43fe172d538d": "AcrPull",
+}
+GRANTED = {
+    ("storage.bicep", "readsDocuments"): ("identity", "Storage Blob Data Reader", "documents"),
+    ("storage.bicep", "keepsResults"): ("identity", "Storage Blob Data Contributor", "results"),
+    ("storage.bicep", "writesBatches"): ("identity", "Storage Blob Data Contributor", "batches"),
+    ("storage.bicep", "readsSecrets"): ("identity", "Key Vault Secrets User", "vault"),
+    ("storage.bicep", "readsTables"): ("readerPrincipalId", "Storage Blob Data Reader", "results"),
+    ("openai.bicep", "asks"): ("identity", "Cognitive Services OpenAI Contributor", "account"),
+    ("openai.bicep", "answers"): ("account", "Storage Blob Data Contributor", "batches"),
+    ("worker.bicep", "pullsImage"): ("identity", "AcrPull", "registry"),
+}
+"""Who may do what, and where: all of it."""
+
+
+@cache
+def read(name: str) -> dict[str, Any]:
+    return dict(BicepParser().parse(text=(AZURE / name).read_text(encoding="utf-8")))
+
+
+def config(name: str, symbol: str) -> dict[str, Any]:
+    found = read(name)["resources"][symbol]["config"]
+    # A condition stands around the body.
+    return dict(found.get("config", found))
+
+
+def values(found: object) -> Iterator[str]:
+    if isinstance(found, dict):
+        for inner in found.values():
+            yield from values(inner)
+    elif isinstance(found, list):
+        for inner in found:
+            yield from values(inner)
+    elif isinstance(found, str):
+        yield found
+
+
+def test_these_are_all() -> None:
+    assert sorted(path.name for path in AZURE.glob("*.bicep")) == TEMPLATES
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_it_is_bicep_and_every_parameter_is_described(name: str) -> None:
+    for key, found in read(name)["parameters"].items():
+        assert "description" in {decorator["type"] for decorator in found["decorators"]}, key
+    for key, found in read(name)["outputs"].items():
+        assert "description" in {decorator["type"] for decorator in found["decorators"]}, key
+
+
+def test_the_parser_sees_a_missing_brace() -> None:
+    text = (AZURE / "storage.bicep").read_text(encoding="utf-8")
+    with pytest.raises(Exception, match="Unexpected"):
+        BicepParser().parse(text=text.replace("  sku: {\n", "  sku: \n", 1))
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_name_that_is_used_is_defined(name: str) -> None:
+    found = read(name)
+    defined = {*found["parameters"], *found["variables"], *found["resources"]}
+    text = (AZURE / name).read_text(encoding="utf-8")
+    assert set(re.findall(r"\$\{(\w+)", text)) - {"take", "uniqueString", "environment"} <= defined
+    assert set(re.findall(r"(?:parent|scope): (\w+)$", text, re.MULTILINE)) <= defined
+    assert set(re.findall(r"(?<![\w.'/])(\w+)\.(?:id|name|properties|identity)\b", text)) <= defined
+
+
+def test_roles_are_given_as_intended_and_no_others() -> None:
+    given = {}
+    for name in TEMPLATES:
+        for symbol, found in read(name)["resources"].items():
+            if found["type"] != "Microsoft.Authorization/roleAssignments":
+                continue
+            body = config(name, symbol)
+            granted = body["properties"]
+            role = granted["roleDefinitionId"]["function"]["parameters"]["resource_name_1"]
+            role_id = str(read(name)["variables"][role]["value"])
+            given[name, symbol] = (_principal(granted["principalId"]), ROLES[role_id], body["scope"])
+    assert given == GRANTED
+
+
+def _principal(found: Any) -> str:
+    """`identity` of `identity.properties.principalId`, or the name of a parameter."""
+    return str(found if isinstance(found, str) else found["operator"]["operands"]["operand_1"])
+
+
+def test_the_storage_account_is_closed_and_keeps_what_is_deleted() -> None:
+    account = config("storage.bicep", "account")["properties"]
+    assert account["allowBlobPublicAccess"] is False
+    assert account["allowSharedKeyAccess"] is False
+    assert account["minimumTlsVersion"] == "TLS1_2"
+    assert account["supportsHttpsTrafficOnly"] is True
+    blobs = config("storage.bicep", "blobs")["properties"]
+    assert blobs["isVersioningEnabled"] is True
+    assert blobs["deleteRetentionPolicy"]["enabled"] is True
+    for container in ("documents", "results", "batches"):
+        assert config("storage.bicep", container)["properties"]["publicAccess"] == "None"
+
+
+def test_the_lifecycle_keeps_runs_unless_it_is_asked_to_delete_them() -> None:
+    variables = read("storage.bicep")["variables"]
+    lasting = list(values(variables["lasting"]["value"]))
+    assert "batches/" in lasting
+    assert not [value for value in lasting if "runs" in value]
+    text = (AZURE / "storage.bicep").read_text(encoding="utf-8")
+    assert "param runsDays int = 0" in text
+    assert "rules: concat(lasting, runsDays > 0 ? passing : [])" in text
+
+
+def test_the_account_takes_batches_and_no_keys() -> None:
+    account = config("openai.bicep", "account")
+    assert account["kind"] == "OpenAI"
+    assert account["identity"] == {"type": "SystemAssigned"}
+    assert account["properties"]["disableLocalAuth"] is True
+    types = read("openai.bicep")["parameters"]["deploymentType"]
+    assert types["default"] == "GlobalBatch"
+    [allowed] = [decorator["argument"] for decorator in types["decorators"] if decorator["type"] == "allowed"]
+    assert set(allowed) == {"GlobalBatch", "DataZoneBatch"}
+    assert config("openai.bicep", "deployment")["sku"]["name"] == "deploymentType"
+
+
+def test_the_worker_has_no_ingress_and_gets_its_secrets_from_the_vault() -> None:
+    worker = config("worker.bicep", "worker")
+    assert worker["identity"]["type"] == "UserAssigned"
+    assert "ingress" not in worker["properties"]["configuration"]
+    text = (AZURE / "worker.bicep").read_text(encoding="utf-8")
+    assert text.count("keyVaultUrl:") == text.count("secretRef:") == 2
+    assert set(re.findall(r"name: '(PREFECT\w+|AZURE\w+)'\n    (\w+)", text)) == {
+        ("PREFECT_API_KEY", "secretRef"),
+        ("PREFECT_API_AUTH_STRING", "secretRef"),
+        ("PREFECT_API_URL", "value"),
+        ("PREFECT_WORKER_WEBSERVER_PORT", "value"),
+        ("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "value"),
+        ("AZURE_CLIENT_ID", "value"),
+    }
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_no_secret_stands_in_a_template_or_goes_through_a_parameter(name: str) -> None:
+    text = (AZURE / name).read_text(encoding="utf-8")
+    assert "Microsoft.KeyVault/vaults/secrets" not in text
+    assert not re.findall(r"param \w*(?:[pP]assword|[kK]ey|[tT]oken)\b", text)
