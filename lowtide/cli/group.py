@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from lowtide import __version__
 from lowtide.cli.approving import approve
+from lowtide.cli.backfilling import backfill
+from lowtide.cli.deploying import deploy
+from lowtide.cli.forgetting import forget
+from lowtide.cli.infra import infra
 from lowtide.cli.ledgers import ledger
+from lowtide.cli.measuring import metrics
 from lowtide.cli.options import cache_options, ends_well, job_argument, json_option, one_of, window_option
 from lowtide.cli.pricing import prices
 from lowtide.cli.reconciling import reconcile
+from lowtide.cli.root_status import root_status_options
 from lowtide.cli.spending import spend
+from lowtide.errors import ConfigError
 
 no_cache_option, refresh_option = cache_options
 direct_option = click.option("--direct", is_flag=True, help="Run the engine without Prefect.")
@@ -26,6 +36,14 @@ wait_option = click.option(
 @click.version_option(__version__, prog_name="lowtide")
 def main() -> None:
     """Batch inference over document collections, never paid twice, accounted for to the token."""
+    if os.environ.get("LOWTIDE_LOG"):
+        from lowtide import logs
+
+        try:
+            logs.configure()
+        except ConfigError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
 
 
 @main.command()
@@ -121,10 +139,15 @@ def run(
 @main.command()
 @job_argument
 @window_option
+@root_status_options
 @json_option
 @ends_well
-def status(job: str, window: str, as_json: bool) -> int:
-    """Say where the last run over a window stands."""
+def status(job: str, window: str, every: bool, root: str | None, last: int, as_json: bool) -> int:
+    """Say where the last run over a window stands, or with --all where all runs of the root do."""
+    if every or root is not None:
+        from lowtide.cli.root_status import show_root
+
+        return show_root(job, root, last=last, as_json=as_json)
     from lowtide.cli import running
 
     return running.status(job, window, as_json=as_json)
@@ -214,7 +237,12 @@ def emulate(
 
 
 main.add_command(approve)
+main.add_command(backfill)
+main.add_command(deploy)
+main.add_command(forget)
+main.add_command(metrics)
 main.add_command(prices)
 main.add_command(spend)
 main.add_command(reconcile)
 main.add_command(ledger)
+main.add_command(infra)
