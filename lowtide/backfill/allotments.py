@@ -103,7 +103,7 @@ class Allotments:
         while True:
             open_line = self.line_of(run)
             before = spent if open_line is None else open_line.before
-            name = f"{run}@{money.exact(before)}"
+            name = f"{run}@{money.exact(before).replace(',', '')}"
             kept = Decimal(0) if open_line is None else open_line.reserved
             usd = max(most, kept)
             if self._cap is not None:
