@@ -65,8 +65,9 @@ def change(now: int | Decimal, before: int | Decimal) -> str:
     if ratio == 1:
         return "±0 %"
     share = abs(ratio - 1) * 100
-    # As many decimals as it takes to be neither nothing nor all.
-    shown = next(found for digits in range(1, 40) if (found := round(share, digits)) and (found != 100 or share == 100))
+    # As many decimals as it takes to be neither nothing nor, where something is gone, all.
+    whole = ratio > 1 or share == 100
+    shown = next(found for digits in range(1, 40) if (found := round(share, digits)) and (found != 100 or whole))
     return f"{'+' if ratio > 1 else '-'}{shown.normalize():f} %"
 
 

@@ -278,6 +278,7 @@ def test_hostile_names_in_a_plan_stay_text(tables: Tables) -> None:
         (0, 4, "-100 %"),
         (1, 10**6, "-99.9999 %"),
         (1_000_003, 10**6, "+0.0003 %"),
+        (2 * 10**9 + 1, 10**9, "+100 %"),
     ],
 )
 def test_a_change_is_a_share_or_a_factor(now: int, before: int, said: str) -> None:
