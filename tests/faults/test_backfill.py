@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import duckdb
 import msgspec
 import orjson
 import pandas as pd
@@ -139,7 +140,7 @@ class HalfAYear:
 
 
 class Readers:
-    """Two readers of the results, over and over: with pyarrow, and with pandas. Each window is whole or not there."""
+    """Readers of the results, over and over: with pyarrow, pandas and DuckDB. Each window is whole or not there."""
 
     def __init__(self, root: Path) -> None:
         self.reads = 0
@@ -149,7 +150,9 @@ class Readers:
 
     @contextmanager
     def at_work(self) -> Iterator[Readers]:
-        threads = [threading.Thread(target=self._read, args=(how,)) for how in (self._arrow, self._pandas)]
+        threads = [
+            threading.Thread(target=self._read, args=(how,)) for how in (self._arrow, self._pandas, self._duckdb)
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -177,6 +180,12 @@ class Readers:
     def _pandas(self) -> None:
         frame = pd.read_parquet(self._results, columns=["run_id", "window"])
         self._check(frame.groupby(["window", "run_id"], observed=True).size().to_dict())
+
+    def _duckdb(self) -> None:
+        asked = 'SELECT "window", run_id, count(*) FROM read_parquet(?, hive_partitioning = true) GROUP BY ALL'
+        with duckdb.connect() as database:
+            rows = database.execute(asked, [str(self._results / "**" / "*.parquet")]).fetchall()
+        self._check({(window, run_id): number for window, run_id, number in rows})
 
     def _check(self, rows: dict[tuple[str, str], int]) -> None:
         windows = Counter(window for window, _ in rows)
