@@ -9,7 +9,7 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from uuid import UUID
@@ -21,7 +21,6 @@ from prefect.runtime import deployment, flow_run
 
 from lowtide.budget.approval import approve, awaits_approval, expected_usd
 from lowtide.engine.run import Run
-from lowtide.errors import LowtideError
 from lowtide.journal import Journal
 from lowtide.money import exact, rough
 
@@ -30,6 +29,9 @@ LOOK_SECONDS = 3.0
 
 _LATE_SECONDS = 60
 """After its time, Prefect fails a run that is paused. We end the pause ourselves before that."""
+
+ON_PAGES = "somebody on Prefect's pages"
+"""Who has approved, where Prefect does not say."""
 
 _LOG = logging.getLogger("lowtide.flows")
 
@@ -54,24 +56,32 @@ def ask(run: Run, wait: float) -> bool:
     run.advance()
     journal = Journal(run.context.store, run.plan.prefix, run.context.owner)
     expected = expected_usd(run.plan, run.state)
-    asked = Approval.with_initial_data(description=_question(run, expected))
+    said = ask_on_page(_question(run, expected), wait, lambda: not awaits_approval(run.plan, journal.refresh()))
+    if said is None:
+        return True
+    if said:
+        approve(run.context.journal, run.plan, by=ON_PAGES, at=run.context.clock(), usd=expected)
+    run.refresh()
+    return not run.awaits_approval
+
+
+def ask_on_page(question: str, wait: float, elsewhere: Callable[[], bool]) -> bool | None:
+    """Pause the flow run until somebody has answered, or it is approved `elsewhere`; whether that is a yes.
+
+    False if nobody says anything in `wait` seconds; None where Prefect cannot pause. The question is Markdown.
+    """
+    asked = Approval.with_initial_data(description=question)
     try:
-        with _ended_elsewhere(run, journal, wait):
+        with _ended_elsewhere(elsewhere, wait):
             answer = pause_flow_run(
                 wait_for_input=asked, timeout=int(wait) + _LATE_SECONDS, poll_interval=int(LOOK_SECONDS)
             )
-        if answer.approve:
-            by, now = "somebody on Prefect's pages", run.context.clock()
-            approve(run.context.journal, run.plan, by=by, at=now, usd=expected)
     except FlowPauseTimeout:
         return False
-    except LowtideError:
-        raise
     except Exception as error:
         _LOG.warning("Prefect could not ask for approval: %s", type(error).__name__)
-        return True
-    run.refresh()
-    return not run.awaits_approval
+        return None
+    return bool(answer.approve)
 
 
 def _question(run: Run, expected: Decimal) -> str:
@@ -91,8 +101,8 @@ def _question(run: Run, expected: Decimal) -> str:
 
 
 @contextmanager
-def _ended_elsewhere(run: Run, journal: Journal, wait: float) -> Iterator[None]:
-    """While the flow run is paused, a thread that resumes it once the run is approved elsewhere, or time is up."""
+def _ended_elsewhere(elsewhere: Callable[[], bool], wait: float) -> Iterator[None]:
+    """While the flow run is paused, a thread that resumes it once it is approved elsewhere, or time is up."""
     over = threading.Event()
     until = time.monotonic() + wait
     paused = UUID(str(flow_run.id))
@@ -100,7 +110,7 @@ def _ended_elsewhere(run: Run, journal: Journal, wait: float) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(min(LOOK_SECONDS, max(until - time.monotonic(), 0.1))):
             try:
-                approved = not awaits_approval(run.plan, journal.refresh())
+                approved = elsewhere()
                 if approved or time.monotonic() >= until:
                     resume_flow_run(paused, run_input={"approve": approved})
                     return

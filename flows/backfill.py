@@ -1,46 +1,42 @@
-"""The flow that goes through many windows, each in a flow run of the job's deployment, under one parent."""
+"""The flow that fills many windows: one plan, one cap, and a flow run of the job's deployment for each window."""
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from prefect import flow, get_run_logger
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect import Flow, flow, get_run_logger
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 from pydantic import Field
 
-from lowtide import openruns
-from lowtide.backfill.asking import Reprocess, in_order, span_of, windows_of
-from lowtide.calendars import parse_every
-from lowtide.connectors.stores import open_store
+from lowtide import backfill as domain
+from lowtide import money
+from lowtide.backfill import Backfill, Drive, Ended, Reprocess
+from lowtide.engine.progress import Listener, Progress
+from lowtide.engine.run import Run
+from lowtide.errors import ConfigError
+from lowtide.flows import approval
+from lowtide.flows.backfill_page import question, write_plan
+from lowtide.flows.children import Children
+from lowtide.flows.filling import Place, Planned
 from lowtide.flows.run import scheduled
 from lowtide.flows.scheduled import BackendKind, Usd, WindowText
-from lowtide.job import load_job
-from lowtide.protocols import Store
-
-LOOK_SECONDS = 20.0
-"""Between two looks at what the windows' runs have come to."""
 
 WAIT_SECONDS = 4 * 3600.0
 """For so long a parent looks after its windows, before it hands over to the next one: none lives for a day."""
 
-_PAGE = 200
-
-_TRIES = 3
-"""Flow runs for one window: one that failed or crashed is followed by another."""
+HAND_OVER = timedelta(minutes=1)
+"""Until the next one begins: this one has to be gone by then, since there is only one at a time."""
 
 
 def _flow_run_name() -> str:
@@ -48,7 +44,24 @@ def _flow_run_name() -> str:
     return f"backfill of {Path(str(asked['job'])).stem}, {asked['first']} to {asked['last']}"
 
 
-@flow(name="lowtide backfill", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
+def stop_open(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """When the flow run is cancelled on Prefect's pages: ask the windows that are open to stop; the tick does it."""
+    place = Place(flow_run.parameters, flow_run.expected_start_time or datetime.now(UTC))
+    found = domain.last_asked(place.root, place.wanted)
+    if found is None or found.finished_at:
+        return
+    domain.write_backfill(place.root, msgspec.structs.replace(found, cancelled_at=time.time()))
+    for _ in domain.stop_windows(place.windows, place.work_of, place.allotments(found), clock=time.time):
+        pass
+
+
+@flow(
+    name="lowtide backfill",
+    flow_run_name=_flow_run_name,
+    persist_result=False,
+    validate_parameters=True,
+    on_cancellation=[stop_open],
+)
 def backfill_job(
     job: str,
     run_due: str,
@@ -56,16 +69,21 @@ def backfill_job(
     last: WindowText,
     by: str | None = None,
     reprocess: Reprocess = "missing",
-    max_active: Annotated[int, Field(ge=1, le=100)] = 3,
-    window_usd: Usd | None = None,
+    max_usd: Usd | None = None,
+    approved_usd: Usd | None = None,
+    max_active: Annotated[int, Field(ge=1, le=50)] = 3,
     backends: list[BackendKind] | None = None,
     newest_first: bool = False,
+    exact: bool = False,
+    again: bool = False,
+    cancel: bool = False,
     wait: Annotated[float, Field(ge=0)] = WAIT_SECONDS,
 ) -> State[dict[str, object]]:
     """Run each window from `first` to `last` by the deployment that runs the job; the tick sees the runs through.
 
-    Asked the same again, it goes on: a window has one flow run, and another only if that failed or crashed. After
-    `wait` seconds it hands over to a further flow run of its own deployment, if it has one.
+    One plan is made over all windows, and nothing is bought before it is approved. Asked the same again, it goes on;
+    once all is done it buys nothing. After `wait` seconds it hands over to a further flow run of its own deployment, if
+    it has one.
 
     Args:
         job: The job file, where the worker runs.
@@ -73,107 +91,130 @@ def backfill_job(
         first: The first window: 2026-01, 2026-W01, 2026-01-01.
         last: The last one; the whole of it.
         by: The length of the windows, if not that of the job's schedule: hour, day, week, month, year, 10d, 2w.
-        reprocess: As for a run that is due.
+        reprocess: Which published windows are run again, as for `lowtide backfill`.
+        max_usd: What all windows together may cost at most, in USD.
+        approved_usd: Spend about so much, in USD, without asking. Without it, the page of the flow run asks.
         max_active: So many windows are open at the same time, at most.
-        window_usd: The most that the run of each window may cost, in USD.
         backends: Ask only these of the job's backends.
         newest_first: Begin with the last window.
+        exact: Read all documents for the plan, and not a sample.
+        again: Ask and pay once more what was asked before: for `failed` and `all`.
+        cancel: Stop what is open; windows that are done are kept.
         wait: Seconds that this flow run looks after its windows.
     """
-    loaded, log = load_job(Path(job)), get_run_logger()
-    span = span_of(loaded.calendar, first, last, scheduled())
-    windows = windows_of(loaded.calendar, span, parse_every(by) if by else None)
-    names = [window.name for window in in_order(windows, newest_first=newest_first)]
-    asked: dict[str, object] = {"job": job, "reprocess": reprocess, "backends": backends}
-    asked["max_usd"] = None if window_usd is None else f"{window_usd:f}"
-    children = Children(run_due, asked, open_store(loaded.output.root), loaded.name)
+    asked = {"job": job, "first": first, "last": last, "by": by, "reprocess": reprocess, "backends": backends}
     until = time.monotonic() + wait
-    while True:
-        standing = children.look_after(names, max_active)
-        counts = Counter(standing.values())
-        said = ", ".join(f"{counts[word]} {word}" for word in ("done", "open", "failed", "waiting") if counts[word])
-        log.info("backfill %s: %s of %s windows", children.id, said, len(names))
-        if not counts["open"] and not counts["waiting"]:
-            break
-        if time.monotonic() + LOOK_SECONDS > until:
-            said += _hand_over(children.id)
-            break
-        time.sleep(LOOK_SECONDS)
-    return Completed(message=said, data={"backfill": children.id, "windows": standing})
+    place = Place(asked, scheduled())
+    if cancel:
+        return _cancel(place, until)
+    found = place.going_on(max_usd, again=again)
+    if found is None:
+        before = domain.last_asked(place.root, place.wanted)
+        return _nothing("it was asked before, and is done; `again` asks and pays once more", before)
+    planned = place.plan(found, newest_first=newest_first, exact=exact)
+    if not planned.found.to_do:
+        if domain.read_backfill(place.root, place.wanted.job, found.id):
+            domain.conclude(place.root, planned.found, [], at=time.time())
+        return _nothing("no window needs anything", planned.found)
+    children = Children(run_due, job, found.id)
+    children.check()
+    write_plan(planned)
+    allowed = _approved(place, planned, approved_usd, wait)
+    if allowed is None:
+        return _nothing("nobody has approved the plan", planned.found)
+    domain.write_backfill(place.root, allowed.found)
+    drive = _drive(place, allowed, children, max_active, until)
+    return _tell(place, allowed, drive, drive.run(allowed.windows))
 
 
-@dataclass
-class Children:
-    """The flow runs of a backfill's windows. Its id is a hash of what is asked of each, and of the root."""
+def _approved(place: Place, planned: Planned, approved_usd: Decimal | None, wait: float) -> Planned | None:
+    """The plan with what may be spent; asks on the page where somebody has to say yes. None if nobody does.
 
-    deployment: str
-    asked: dict[str, object]
-    root: Store
-    job: str
+    Raises ConfigError where there is no page that anybody looks at.
+    """
+    if approved_usd is not None and not planned.found.covers(planned.total):
+        planned = planned.approved(approved_usd, "the parameter approved_usd")
+    if not planned.asks:
+        return planned
+    usd, found = money.rough(planned.found.cost_usd), planned.found
+    if deployment.id is None:
+        raise ConfigError(f"the plan costs about {usd} USD, and nobody is here to approve it: give approved_usd")
+    # From now on it can be found, and approved from elsewhere.
+    domain.write_backfill(place.root, found)
 
-    @property
-    def id(self) -> str:
-        """12 hex digits."""
-        said = msgspec.json.encode([self.deployment, self.root.uri, *sorted(self.asked.items())])
-        return hashlib.sha256(said).hexdigest()[:12]
+    def elsewhere() -> bool:
+        kept = domain.read_backfill(place.root, found.wanted.job, found.id)
+        return kept is not None and kept.covers(planned.total)
 
-    @property
-    def tag(self) -> str:
-        """What all flow runs of the backfill are tagged with."""
-        return f"backfill-{self.id}"
-
-    def look_after(self, windows: Sequence[str], max_active: int) -> dict[str, str]:
-        """Start as many as there is room for; where each window stands: done, open, failed or waiting."""
-        tries = self._tries()
-        begun = {info.path.split("/")[2] for info in self.root.list(f"{openruns.FOLDER}{self.job}/")}
-        standing = {window: _standing(tries.get(window, []), is_open=window in begun) for window in windows}
-        room = max_active - sum(1 for word in standing.values() if word == "open")
-        for window in [window for window in windows if standing[window] == "waiting"][: max(room, 0)]:
-            self._start(window, len(tries.get(window, [])) + 1)
-            standing[window] = "open"
-        return standing
-
-    def _tries(self) -> dict[str, list[FlowRun]]:
-        """The flow runs of each window, in the order in which they were started."""
-        found: dict[str, dict[int, FlowRun]] = {}
-        tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[self.tag]))
-        with get_client(sync_client=True) as client:
-            while page := client.read_flow_runs(
-                flow_run_filter=tagged, limit=_PAGE, offset=sum(map(len, found.values()))
-            ):
-                for run in page:
-                    _, _, rest = (run.idempotency_key or "").partition(f"{self.id}-")
-                    window, _, number = rest.rpartition("#") if "#" in rest else (rest, "", "1")
-                    found.setdefault(window, {})[int(number)] = run
-                if len(page) < _PAGE:
-                    break
-        return {window: [runs[number] for number in sorted(runs)] for window, runs in found.items()}
-
-    def _start(self, window: str, number: int) -> None:
-        key = f"{self.id}-{window}"
-        run_deployment(
-            self.deployment,
-            parameters={**self.asked, "window": window},
-            timeout=0,
-            tags=[self.tag],
-            idempotency_key=key if number == 1 else f"{key}#{number}",
-        )
+    if not approval.ask_on_page(question(planned), wait, elsewhere):
+        return None
+    return planned.approved(planned.total, approval.ON_PAGES)
 
 
-def _standing(tries: Sequence[FlowRun], *, is_open: bool) -> str:
-    """Where a window stands whose flow runs these are, and whose run is open or not."""
-    match tries[-1].state_type if tries else None:
-        case None:
-            return "waiting"
-        case StateType.COMPLETED:
-            # The flow run has only begun it: the run itself goes on until it is published.
-            return "open" if is_open else "done"
-        case StateType.FAILED | StateType.CRASHED:
-            return "waiting" if len(tries) < _TRIES else "failed"
-        case StateType.CANCELLED:
-            return "failed"
-        case _:
-            return "open"
+def _drive(place: Place, planned: Planned, children: Children | None, most: int, until: float) -> Drive:
+    """Opens the runs within the cap, lets children begin with them, and settles those that the tick has ended.
+
+    Without `children`, all is left to the tick.
+    """
+    log, seen = get_run_logger(), set[str]()
+
+    def advance(run: Run, listen: Listener) -> Progress:
+        over, window = domain.is_over(run.refresh()), run.plan.window
+        # The tick may have done it all by now; on the pages, each window has its flow run even so.
+        if children is not None and not (over and window in seen):
+            children.see_to(window, run.plan.run_id)
+            seen.add(window)
+        return run.progress("published" if over else "with the tick", done=over)
+
+    def ended(window: Ended) -> None:
+        said = f": {window.why}" if window.why else ""
+        log.info("window %s: %s, %s USD%s", window.window, window.stand, money.exact(window.usd), said)
+
+    return Drive(
+        planned.found,
+        place.work_of,
+        planned.allotments,
+        most=most,
+        ended=ended,
+        advance=advance,
+        leave=lambda: time.monotonic() > until,
+    )
+
+
+def _cancel(place: Place, until: float) -> State[dict[str, object]]:
+    found = domain.last_asked(place.root, place.wanted)
+    if found is None or found.finished_at:
+        return _nothing("there is nothing to cancel", found)
+    found = msgspec.structs.replace(found, cancelled_at=time.time())
+    allotments = place.allotments(found)
+    domain.settle_ended(place.first, allotments)
+    domain.write_backfill(place.root, found)
+    planned = Planned(found, (), allotments, allotments.spent)
+    drive = _drive(place, planned, None, 1, until)
+    return _tell(place, planned, drive, drive.cancel(place.windows))
+
+
+def _tell(place: Place, planned: Planned, drive: Drive, ended: Sequence[Ended]) -> State[dict[str, object]]:
+    """What has become of each window. What is left is for the next flow run, which this one asks for."""
+    found, allotments = planned.found, planned.allotments
+    if not drive.left and not found.cancelled_at:
+        found = domain.conclude(place.root, found, [each.stand for each in ended], at=time.time())
+    standing = {state.window: str(state.stand) for state in domain.window_states(place.root, found, allotments)}
+    standing |= {each.window: each.stand for each in ended}
+    counts, spent = Counter(standing.values()), allotments.spent
+    said = ", ".join(f"{number} {word}" for word, number in counts.most_common())
+    said = f"backfill {found.id}: {said}; {money.exact(spent)} USD for those that have ended"
+    if drive.left:
+        said += _hand_over(found.id)
+    get_run_logger().info("%s", said)
+    data = {"backfill": found.id, "spent_usd": money.exact(spent), "windows": standing}
+    return Completed(message=said, data=data)
+
+
+def _nothing(why: str, found: Backfill | None) -> State[dict[str, object]]:
+    said = f"nothing bought: {why}"
+    get_run_logger().info("%s", said)
+    return Completed(message=said, data={"backfill": found.id if found else "", "spent_usd": "0", "windows": {}})
 
 
 def _hand_over(backfill: str) -> str:
@@ -183,7 +224,7 @@ def _hand_over(backfill: str) -> str:
     run_deployment(
         UUID(str(deployment.id)),
         parameters=flow_run.parameters,
-        scheduled_time=datetime.now(UTC) + timedelta(seconds=3 * LOOK_SECONDS),
+        scheduled_time=datetime.now(UTC) + HAND_OVER,
         timeout=0,
         as_subflow=False,
         idempotency_key=f"{backfill}-after-{flow_run.id}",

@@ -91,6 +91,11 @@ class Money:
     cap: Decimal | None
 
 
+def write_text(key: str, text: str, description: str) -> None:
+    """A page of Markdown under a key of its own."""
+    _tolerated(create_markdown_artifact, text, key=_key(key), description=description)
+
+
 def money_of(summary: Summary, run: Run | None = None) -> Money:
     """What the run's summary says of money, and with the run itself, its ledger and its plan as well."""
     priced = is_priced(summary.price_id, summary.cost_usd)

@@ -13,6 +13,7 @@ from pydantic import Field, PlainSerializer
 
 from lowtide.backfill.asking import Reprocess
 from lowtide.calendars import is_last
+from lowtide.engine.run import Run
 from lowtide.errors import LowtideError
 from lowtide.flows.advance import advance_once
 from lowtide.flows.pages import ProgressPage
@@ -31,6 +32,8 @@ Usd = Annotated[
 ]
 """Money in USD, as a number or as text with every digit."""
 
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
 BackendKind = Literal["bedrock", "azure-batch", "openai-batch", "local"]
 
 
@@ -41,6 +44,7 @@ def run_due(
     max_usd: Usd | None = None,
     backends: list[BackendKind] | None = None,
     reprocess: Reprocess = "missing",
+    run_id: RunId | None = None,
 ) -> list[dict[str, object]]:
     """Open the runs that are due, with one pass each; the tick sees them through. Returns their summaries.
 
@@ -55,8 +59,12 @@ def run_due(
         backends: Ask only these of the job's backends. All of them, if none is named.
         reprocess: `missing` and `changed` ask what has no answer yet to the job file's questions as they are now;
             `failed` asks again also for rows that ended without an answer; `all` asks everything anew, past the cache.
+        run_id: Go on with this run of the window, as it was begun, and list nothing: a backfill begins its runs itself.
     """
     loaded = load_job(Path(job))
+    if run_id is not None:
+        begun = steps.find_open(loaded, loaded.calendar.named(window, scheduled()), run_id)
+        return [msgspec.to_builtins(_advance(begun))]
     asked = Asked(max_usd=max_usd, backends=tuple(backends or ()))
     log = get_run_logger()
     done: list[Summary] = []
@@ -81,7 +89,9 @@ def windows_due(job: Job, window: str, now: datetime) -> tuple[Window, ...]:
 
 def _open(job: Job, window: Window, asked: Asked, reprocess: Reprocess) -> Summary | None:
     run = steps.open_window(job, window, asked, retry=reprocess == "failed", refresh=reprocess == "all")
-    if run is None:
-        return None
+    return None if run is None else _advance(run)
+
+
+def _advance(run: Run) -> Summary:
     page = ProgressPage(run.plan.job, run.plan.window, lambda progress: None)
     return advance_once(run, page, is_new=True)

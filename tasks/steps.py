@@ -14,12 +14,13 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from lowtide import engine
+from lowtide import engine, openruns
 from lowtide.connectors.assembly import assemble
+from lowtide.connectors.stores import open_store
 from lowtide.decisions import Build, Publish
 from lowtide.engine.progress import Listener, Progress
 from lowtide.engine.run import Run
-from lowtide.errors import ConfigError, Transient
+from lowtide.errors import ConfigError, StalePlan, Transient
 from lowtide.job import Job, load_job
 from lowtide.openruns import Asked
 from lowtide.plan import Work
@@ -71,6 +72,17 @@ def open_window(job: Job, window: Window, asked: Asked, *, retry: bool = False, 
         return None
     _log(f"run {run.plan.run_id}: {run.plan.files:,} files, {run.plan.bytes:,} bytes under {work.root.uri}")
     return run
+
+
+@task(name="find open run", task_run_name="find run {run_id}", cache_policy=NO_CACHE, persist_result=False)
+def find_open(job: Job, window: Window, run_id: str) -> Run:
+    """The run of that id, as it was asked for. Lists nothing. Raises StalePlan if there is none."""
+    asked = openruns.read_asked(open_store(job.output.root), job.name, window.name, run_id)
+    work = assemble(job, window, asked=asked)
+    run = engine.find_run(work, run_id=run_id)
+    if run is None:
+        raise StalePlan(f"job {job.name}, window {window.name}: found no run {run_id} under {work.root.uri}")
+    return engine.with_chores(run)
 
 
 @task(name="find run", task_run_name="find the last run", cache_policy=NO_CACHE, persist_result=False)

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from lowtide.backfill.allotments import Allotment, Allotments
 from lowtide.backfill.asking import REPROCESS, Reprocess, Span, Wanted, in_order, span_of, wanted, windows_of
-from lowtide.backfill.driving import Drive, Ended, Standing
-from lowtide.backfill.opening import Opened, approve, asked_of, close_window, open_window, settle_ended
+from lowtide.backfill.driving import Advance, Drive, Ended, Standing
+from lowtide.backfill.opening import (
+    Opened,
+    approve,
+    asked_of,
+    close_window,
+    is_over,
+    open_window,
+    settle_ended,
+    stop_windows,
+)
 from lowtide.backfill.planning import PlannedWindow, plan_backfill, plan_window, with_windows
 from lowtide.backfill.record import (
     Backfill,
@@ -20,6 +29,7 @@ from lowtide.backfill.states import WindowState, window_states
 
 __all__ = [
     "REPROCESS",
+    "Advance",
     "Allotment",
     "Allotments",
     "Backfill",
@@ -39,6 +49,7 @@ __all__ = [
     "conclude",
     "going_on",
     "in_order",
+    "is_over",
     "last_asked",
     "open_window",
     "plan_backfill",
@@ -46,6 +57,7 @@ __all__ = [
     "read_backfill",
     "settle_ended",
     "span_of",
+    "stop_windows",
     "wanted",
     "window_states",
     "windows_of",

@@ -24,10 +24,10 @@ from lowtide.backfill.opening import Opened, open_window
 from lowtide.backfill.planning import PlannedWindow, WorkOf
 from lowtide.backfill.record import Backfill, WindowPlan
 from lowtide.backfill.states import Stand, stand_of
-from lowtide.engine import Progress, Run, find_run
+from lowtide.engine import Progress, Run
+from lowtide.engine.progress import Listener
 from lowtide.engine.spending import highest_price
 from lowtide.errors import LowtideError, Transient
-from lowtide.events import CancelRequested
 from lowtide.ledger import spent
 from lowtide.windows import Window
 
@@ -82,11 +82,20 @@ class _Active:
     progress: Progress | None = None
 
 
+Advance = Callable[[Run, Listener], Progress]
+"""One pass of a run: done with, or only looked after where others do it."""
+
+
+def _one_pass(run: Run, listen: Listener) -> Progress:
+    return run.advance(listen)
+
+
 class Drive:
     """Sees a backfill's windows through, at most `most` runs at a time.
 
     `ended` is told of each window as it ends, `listen` where everything stands. With no `approved_usd` in the record,
-    runs that ask for approval wait for it. `sleep` is called with seconds of the `clock`.
+    runs that ask for approval wait for it. `sleep` is called with seconds of the `clock`. Once `leave` says so, what is
+    open or waits stays as it is, and is not among what has ended: `left` says that.
     """
 
     def __init__(
@@ -100,9 +109,12 @@ class Drive:
         sleep: Callable[[float], None] = time.sleep,
         listen: Callable[[Standing], None] = lambda standing: None,
         ended: Callable[[Ended], None] = lambda ended: None,
+        advance: Advance = _one_pass,
+        leave: Callable[[], bool] = lambda: False,
     ) -> None:
         self._backfill, self._work_of, self._allotments, self._most = backfill, work_of, allotments, most
         self._clock, self._sleep, self._listen, self._told = clock, sleep, listen, ended
+        self._make_pass, self._leave = advance, leave
         self._queue: deque[PlannedWindow] = deque()
         self._planned: dict[str, PlannedWindow] = {}
         self._active: list[_Active] = []
@@ -112,6 +124,7 @@ class Drive:
         self._settled = Decimal(0)
         self._heard = 0.0
         self.ended: dict[str, Ended] = {}
+        self.left = False
 
     def run(self, planned: Sequence[PlannedWindow]) -> list[Ended]:
         """Run these windows, in their order; what has become of each.
@@ -123,6 +136,8 @@ class Drive:
         self._whole = len(self._queue)
         self._settled = self._allotments.spent
         self._go()
+        if self.left:
+            return list(self.ended.values())
         for waiting in self._asking:
             self._end(waiting.window, "approval", waiting.run, why=f"lowtide approve {waiting.run.plan.run_id}")
         left = self._allotments.left or Decimal(0)
@@ -136,21 +151,16 @@ class Drive:
         """Stop the runs of these windows that are open, and collect and publish what they have answered."""
         self._whole = len(windows)
         self._settled = self._allotments.spent
-        lines = {line.window: line for line in self._allotments.lines() if not line.settled}
-        for window in (window for window in windows if window.name in lines):
-            line = lines[window.name]
-            run = find_run(self._work_of(window), run_id=line.run.rpartition("/")[2], clock=self._clock)
-            if run is None or not run.state.entry:
-                self._allotments.release(line.run)
-                continue
-            if not run.state.cancelled and not run.state.published_at:
-                run.context.journal.append(CancelRequested(at=self._clock()))
+        for window, run, line in opening.stop_windows(windows, self._work_of, self._allotments, clock=self._clock):
             self._active.append(_Active(window.name, run, line.before, line.reserved))
         self._go()
         return list(self.ended.values())
 
     def _go(self) -> None:
         while True:
+            if self._leave():
+                self.left = True
+                return
             self._open_more()
             if not self._active:
                 return
@@ -251,7 +261,7 @@ class Drive:
     def _advance(self, active: _Active) -> None:
         run = active.run
         run.trouble = ""
-        active.progress = run.advance(self._hear(active))
+        active.progress = self._make_pass(run, self._hear(active))
         active.troubled = active.troubled + 1 if run.trouble and run.state.entry == active.entry else 0
         active.entry = run.state.entry
         if active.troubled > MOST_TROUBLED_PASSES:

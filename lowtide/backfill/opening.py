@@ -6,7 +6,7 @@ then `close_window`. Each may be called again after a crash at any point.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -17,10 +17,10 @@ from lowtide import money, openruns
 from lowtide.backfill.allotments import Allotment, Allotments, Line
 from lowtide.backfill.listing import Listed
 from lowtide.backfill.looking import Found, find
-from lowtide.backfill.planning import PlannedWindow, worst_usd
+from lowtide.backfill.planning import PlannedWindow, WorkOf, worst_usd
 from lowtide.backfill.record import Backfill
 from lowtide.budget import approval
-from lowtide.engine import Run, apply_plan, open_run, plan_run
+from lowtide.engine import Run, apply_plan, find_run, open_run, plan_run
 from lowtide.errors import StalePlan
 from lowtide.events import CancelRequested
 from lowtide.inputs import Inputs, spool
@@ -30,6 +30,7 @@ from lowtide.plan import RunPlan, Work, run_id_of
 from lowtide.prices import Price
 from lowtide.protocols import Store
 from lowtide.states import RunState
+from lowtide.windows import Window
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,29 @@ def close_window(run: Run, allotments: Allotments) -> bool:
         return False
     _settle(Found(run.plan, state), run.context.work.price, allotments)
     return True
+
+
+def stop_windows(
+    windows: Iterable[Window],
+    work_of: WorkOf,
+    allotments: Allotments,
+    *,
+    clock: Callable[[], float],
+) -> Iterator[tuple[Window, Run, Line]]:
+    """Ask the open runs of these windows to stop, and free the money of those that never began.
+
+    Whoever advances them next stops their batches, and publishes what was answered.
+    """
+    lines = {line.window: line for line in allotments.lines() if not line.settled}
+    for window in (window for window in windows if window.name in lines):
+        line = lines[window.name]
+        run = find_run(work_of(window), run_id=line.run.rpartition("/")[2], clock=clock)
+        if run is None or not run.state.entry:
+            allotments.release(line.run)
+            continue
+        if not run.state.cancelled and not run.state.published_at:
+            run.context.journal.append(CancelRequested(at=clock()))
+        yield window, run, line
 
 
 def settle_ended(work: Work, allotments: Allotments) -> None:

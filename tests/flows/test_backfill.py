@@ -1,25 +1,62 @@
-"""Many windows under one parent, on a Prefect server without a worker: the test says what becomes of each."""
+"""Many windows under one parent, on a Prefect server of its own; the test plays the worker, and the tick's clock."""
 
 from __future__ import annotations
 
+import contextvars
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
+import orjson
+import pyarrow.parquet as pq
 import pytest
-from prefect import flow
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Cancelled, Completed, Crashed, Running
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.flow_engine import run_flow
+from prefect.flow_runs import resume_flow_run
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Crashed, Running
 from prefect.testing.utilities import prefect_test_harness
+from prefect.utilities.callables import get_parameter_defaults
+from servers.emulators import Emulator, emulators
 
 from lowtide import openruns
+from lowtide.backfill import Backfill, last_asked
 from lowtide.connectors.stores.local import LocalStore
-from lowtide.flows.backfill import Children
+from lowtide.errors import ConfigError, Terminal
+from lowtide.flows.backfill import backfill_job, stop_open
+from lowtide.flows.children import TRIES, Children
+from lowtide.flows.filling import Place
 from lowtide.flows.scheduled import run_due
-from lowtide.openruns import Asked
+from lowtide.flows.tick import advance_root
 
-WINDOWS = ["2026-01", "2026-02", "2026-03", "2026-04"]
 DUE = "lowtide run due/tides"
+DAYS = [f"2026-01-{day:02d}" for day in range(5, 9)]
+PRICE = {"input": Decimal(1000), "output": Decimal(2000)}
+"""USD for a million tokens."""
+
+JOB = """
+version: 1
+name: tides
+source: {{uri: "{folder}/reports/**/*.jsonl", text: text, id: id, window_by: "path:{{year}}/{{month}}/{{day}}"}}
+operations: [summarize: {{words: 20}}]
+backends: [openai-batch: {{model: gpt-4o-mini, price: {{input: 1000, output: 2000}}}}]
+schedule: {{every: day}}
+limits: {{poll: 1s, shard_records: 3}}
+output: {{root: "{folder}/out"}}
+{more}
+"""
+PATIENCE = 240.0
+PARENT = "import sys, json; from lowtide.flows.backfill import backfill_job; backfill_job(**json.loads(sys.argv[1]))"
 
 
 @pytest.fixture(scope="module")
@@ -28,82 +65,247 @@ def server() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def client(server: None) -> Iterator[SyncPrefectClient]:
-    with get_client(sync_client=True) as opened:
-        opened.create_deployment(opened.create_flow_from_name(run_due.name), name="tides")
-        yield opened
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with emulators(speed=2000.0) as served:
+        yield served
+
+
+class Desk:
+    """A job over four days, its deployment, and what the provider has billed."""
+
+    def __init__(self, folder: Path, client: SyncPrefectClient, emulator: Emulator) -> None:
+        self.folder, self.client, self.emulator = folder, client, emulator
+        self.job = folder / "job.yaml"
+        self.write_job()
+        for number, day in enumerate(DAYS):
+            path = folder / f"reports/{day.replace('-', '/')}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            texts = ({"id": f"{number}-{n}", "text": f"Report {number}-{n} of the tide. " * 3} for n in range(6))
+            path.write_bytes(b"".join(orjson.dumps(text) + b"\n" for text in texts))
+
+    def write_job(self, more: str = "") -> None:
+        self.job.write_text(JOB.format(folder=self.folder, more=more), encoding="utf-8")
+
+    @property
+    def root(self) -> LocalStore:
+        return LocalStore(self.folder / "out")
+
+    def asked(self, **more: object) -> dict[str, object]:
+        return {"job": str(self.job), "run_due": DUE, "first": DAYS[0], "last": DAYS[-1], **more}
+
+    def fill(self, **more: object) -> tuple[Counter[str], dict[str, object]]:
+        """The flow, to its end: how many windows stand where, and the whole result."""
+        result: object = backfill_job(**self.asked(**more))  # type: ignore[arg-type]
+        assert isinstance(result, dict)
+        return Counter(result["windows"].values()), result
+
+    def kept(self) -> Backfill | None:
+        place = Place(self.asked(), datetime.now(UTC))
+        return last_asked(place.root, place.wanted)
+
+    def billed(self) -> Decimal:
+        """USD that the provider has earned."""
+        tokens: Counter[str] = Counter()
+        for charge in self.emulator.charges():
+            tokens["input"] += charge["input_tokens"]
+            tokens["output"] += charge["output_tokens"]
+        return sum((PRICE[kind] * number for kind, number in tokens.items()), Decimal(0)) / 1_000_000
+
+    def rows(self) -> dict[str, int]:
+        paths = (self.folder / "out/tables/results/job=tides").glob("window=*/results.parquet")
+        return {path.parent.name.removeprefix("window="): pq.read_metadata(path).num_rows for path in sorted(paths)}
+
+    def children(self, backfill: str) -> list[FlowRun]:
+        runs = self.client.read_flow_runs(limit=200)
+        return sorted((run for run in runs if f"backfill-{backfill}" in run.tags), key=lambda run: str(run.created))
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """A worker and the tick, over and over, in a thread."""
+        stop, bad = threading.Event(), []
+
+        def work() -> None:
+            while not stop.wait(0.2):
+                try:
+                    self.work_once()
+                except Exception as error:  # told of at the end
+                    bad.append(error)
+                    return
+
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(PATIENCE)
+        assert not bad, bad
+
+    def work_once(self) -> None:
+        """Whatever is scheduled of the job's deployment, and a tick."""
+        with get_client(sync_client=True) as client:
+            due = client.read_deployment_by_name(DUE).id
+            found = [run for run in client.read_flow_runs(limit=200) if run.deployment_id == due]
+        for run in found:
+            if run.state_type is StateType.SCHEDULED and run.parameters["job"] == str(self.job):
+                run_flow(run_due, flow_run=run, parameters={**get_parameter_defaults(run_due.fn), **run.parameters})
+        if list(openruns.list_open(self.root)):
+            advance_root(str(self.folder / "out"))
+
+    def until(self, look: Callable[[], object]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not look():
+            assert time.monotonic() < end, "never came"
+            time.sleep(0.2)
 
 
 @pytest.fixture
-def children(client: SyncPrefectClient, tmp_path: Path) -> Children:
-    # A root of its own makes each test a backfill of its own.
-    return Children(DUE, {"job": "/jobs/tides.yaml", "reprocess": "missing"}, LocalStore(tmp_path), "tides")
+def desk(server: None, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    emulator.reset()
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{emulator.url}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "emulated")
+    with get_client(sync_client=True) as client:
+        client.create_deployment(client.create_flow_from_name(run_due.name), name="tides")
+        yield Desk(tmp_path, client, emulator)
 
 
-Begun = Callable[[Children, str], FlowRun]
-
-
-@pytest.fixture
-def begun(client: SyncPrefectClient) -> Begun:
-    def last(children: Children, window: str) -> FlowRun:
-        runs = [run for run in client.read_flow_runs(limit=200) if children.tag in run.tags]
-        found = [run for run in runs if run.parameters["window"] == window]
-        return max(found, key=lambda run: (len(run.idempotency_key or ""), run.idempotency_key or ""))
-
-    return last
-
-
-def put(client: SyncPrefectClient, run: FlowRun, *states: State[object]) -> None:
-    for state in states:
-        client.set_flow_run_state(run.id, state, force=True)
-
-
-def test_so_many_windows_are_open_at_a_time_and_each_has_one_flow_run(
-    client: SyncPrefectClient, children: Children, begun: Begun
-) -> None:
-    for _ in range(3):
-        assert list(children.look_after(WINDOWS, 2).values()) == ["open", "open", "waiting", "waiting"]
-    put(client, begun(children, "2026-01"), Running(), Completed())
-    assert list(children.look_after(WINDOWS, 2).values()) == ["done", "open", "open", "waiting"]
-    runs = [run for run in client.read_flow_runs(limit=200) if children.tag in run.tags]
-    assert sorted(run.idempotency_key or "" for run in runs) == [f"{children.id}-{window}" for window in WINDOWS[:3]]
-
-
-def test_a_window_is_open_until_its_run_is_published(
-    client: SyncPrefectClient, children: Children, begun: Begun
-) -> None:
-    children.look_after(WINDOWS, 1)
-    openruns.write_asked(children.root, "tides", "2026-01", "a" * 16, Asked())
-    put(client, begun(children, "2026-01"), Running(), Completed())
-    assert list(children.look_after(WINDOWS, 1).values()) == ["open", "waiting", "waiting", "waiting"]
-    openruns.close(children.root, "tides", "2026-01", "a" * 16)
-    assert list(children.look_after(WINDOWS, 1).values()) == ["done", "open", "waiting", "waiting"]
-
-
-def test_a_flow_run_that_crashed_is_followed_by_another_three_in_all(
-    client: SyncPrefectClient, children: Children, begun: Begun
-) -> None:
-    for number in range(3):
-        assert children.look_after(["2026-01"], 1) == {"2026-01": "open"}
-        run = begun(children, "2026-01")
-        assert run.idempotency_key == f"{children.id}-2026-01" + (f"#{number + 1}" if number else "")
-        put(client, run, Running(), Crashed())
-    assert children.look_after(["2026-01"], 1) == {"2026-01": "failed"}
-
-
-def test_one_that_somebody_has_cancelled_stays_so(client: SyncPrefectClient, children: Children, begun: Begun) -> None:
-    children.look_after(["2026-01"], 1)
-    put(client, begun(children, "2026-01"), Cancelled())
-    assert children.look_after(["2026-01"], 1) == {"2026-01": "failed"}
-
-
-def test_windows_hang_under_the_flow_run_that_began_them(client: SyncPrefectClient, children: Children) -> None:
-    @flow(name="parent")
-    def parent() -> None:
-        children.look_after(WINDOWS, 2)
-
-    parent()
-    runs = [run for run in client.read_flow_runs(limit=200) if children.tag in run.tags]
-    assert len(runs) == 2
+def test_one_cap_holds_over_all_windows_and_a_second_call_buys_nothing(desk: Desk) -> None:
+    counts, _ = desk.fill(max_usd="0.000001")
+    assert counts == {"over budget": 4}
+    kept = desk.kept()
+    assert kept is not None
+    assert not list(openruns.list_open(desk.root))
+    cap = max(window.least_usd for window in kept.to_do) * Decimal("1.2")
+    with desk.at_work():
+        counts, result = desk.fill(max_usd=f"{cap:f}")
+        assert set(counts) == {"done", "over budget"}, result
+        assert Decimal(0) < desk.billed() <= cap
+        assert Decimal(str(result["spent_usd"])) == desk.billed()
+        counts, result = desk.fill(max_usd="100")
+    assert counts == {"done": 4}
+    assert desk.rows() == dict.fromkeys(DAYS, 6)
+    bill, batches = desk.billed(), desk.emulator.calls()["created"]
+    assert Decimal(str(result["spent_usd"])) == bill
+    runs = desk.children(str(result["backfill"]))
+    assert sorted(run.idempotency_key or "" for run in runs) == [f"{kept.id}-{day}" for day in DAYS]
     assert all(run.parent_task_run_id for run in runs)
+    counts, _ = desk.fill(max_usd="100")
+    assert not counts
+    assert (desk.billed(), desk.emulator.calls()["created"]) == (bill, batches)
+
+
+def test_a_parent_that_was_killed_is_gone_on_with_and_nothing_is_bought_twice(desk: Desk) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, orjson.dumps(desk.asked(max_usd="100", max_active=2)).decode()],
+        env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
+    )
+    try:
+        desk.until(lambda: (kept := desk.kept()) and len(desk.children(kept.id)) == 2)
+    finally:
+        parent.kill()
+        parent.wait()
+    kept = desk.kept()
+    assert kept is not None
+    assert [run.parameters["window"] for run in desk.children(kept.id)] == DAYS[:2]
+    asked = [found.asked for found in openruns.list_open(desk.root)]
+    assert {found.backfill for found in asked} == {kept.id}
+    assert all(found.max_usd for found in asked)
+    with desk.at_work():
+        desk.until(lambda: len(desk.rows()) == 2)
+        counts, result = desk.fill(max_usd="100")
+    assert result["backfill"] == kept.id
+    assert set(counts) <= {"done", "passed over"}
+    assert desk.rows() == dict.fromkeys(DAYS, 6)
+    assert len(desk.children(kept.id)) == 4
+    assert Decimal(str(result["spent_usd"])) == desk.billed()
+    assert len(list(desk.emulator.charges())) == 24
+
+
+def test_one_that_is_cancelled_keeps_what_is_done(desk: Desk) -> None:
+    with desk.at_work():
+        desk.fill(max_usd="100", last=DAYS[1])
+    before = len(desk.emulator.calls()["created"])
+    parameters = desk.asked(max_usd="100")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, orjson.dumps(parameters).decode()],
+        env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
+    )
+    try:
+        desk.until(lambda: len(list(openruns.list_open(desk.root))) == 2)
+    finally:
+        parent.kill()
+        parent.wait()
+    run = FlowRun(flow_id=desk.client.create_flow_from_name(backfill_job.name), parameters=parameters)
+    stop_open(backfill_job, run, Running())
+    told = advance_root(str(desk.folder / "out"))
+    assert isinstance(told, dict)
+    assert ["cancelled" in each["state"] for each in told["runs"]] == [True, True]
+    with desk.at_work():
+        counts, _ = desk.fill(cancel=True)
+        assert set(counts) <= {"passed over", "waiting", "cancelled"}
+        assert not desk.emulator.calls()["created"][before:]
+        assert {day for day, rows in desk.rows().items() if rows == 6} == set(DAYS[:2])
+        counts, _ = desk.fill(max_usd="100")
+    assert counts["done"] == 2
+    assert desk.rows() == dict.fromkeys(DAYS, 6)
+
+
+def test_nothing_is_bought_that_nobody_has_approved(desk: Desk) -> None:
+    with pytest.raises(ConfigError, match="approved_usd"):
+        desk.fill()
+    with pytest.raises(ConfigError, match="approved_usd"):
+        desk.fill(approved_usd="0.000001", max_usd="100")
+    desk.write_job("budget: {approve_above_usd: 0.000001}")
+    with pytest.raises(ConfigError, match="approved_usd"):
+        desk.fill(max_usd="100")
+    assert not list(openruns.list_open(desk.root))
+    with desk.at_work():
+        counts, _ = desk.fill(approved_usd="10")
+    assert counts == {"done": 4}
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_a_deployment_asks_once_for_all_windows(desk: Desk, yes: bool) -> None:
+    flow: Flow[..., object] = backfill_job
+    made = desk.client.create_deployment(desk.client.create_flow(flow), name=f"tides {desk.folder.name}")
+    parameters = {**get_parameter_defaults(flow.fn), **desk.asked()}
+    found = desk.client.create_flow_run_from_deployment(made, parameters=parameters)
+    found = desk.client.read_flow_run(found.id)
+    thread = threading.Thread(
+        target=contextvars.copy_context().run,
+        args=(lambda: run_flow(flow, flow_run=found, parameters=parameters),),
+        daemon=True,
+    )
+    thread.start()
+    desk.until(lambda: desk.client.read_flow_run(found.id).state_type is StateType.PAUSED)
+    assert desk.emulator.calls()["created"] == []
+    with desk.at_work():
+        resume_flow_run(found.id, run_input={"approve": yes})
+        thread.join(PATIENCE)
+    ended = desk.client.read_flow_run(found.id)
+    assert ended.state is not None
+    assert ended.state_type is StateType.COMPLETED
+    assert desk.rows() == (dict.fromkeys(DAYS, 6) if yes else {})
+    assert ("4 done" if yes else "nobody has approved") in str(ended.state.message)
+
+
+def test_a_flow_run_that_died_is_followed_by_another(desk: Desk) -> None:
+    children = Children(DUE, str(desk.job), desk.folder.name)
+    for number in range(1, TRIES + 1):
+        children.see_to(DAYS[0], "0" * 16)
+        children.see_to(DAYS[0], "0" * 16)
+        runs = desk.children(children.backfill)
+        assert len(runs) == number
+        last = next(run for run in runs if run.state_type is StateType.SCHEDULED)
+        assert last.idempotency_key == f"{children.backfill}-{DAYS[0]}" + (f"#{number}" if number > 1 else "")
+        for state in (Running(), Crashed()):
+            desk.client.set_flow_run_state(last.id, state, force=True)
+    with pytest.raises(Terminal, match="flow runs"):
+        children.see_to(DAYS[0], "0" * 16)
+
+
+def test_a_deployment_that_is_not_there_is_told_of_before_anything_is_begun(desk: Desk) -> None:
+    with pytest.raises(ConfigError, match="lowtide deploy"):
+        desk.fill(max_usd="100", run_due="lowtide run due/nobody")
+    assert not (desk.folder / "out/runs").exists()
