@@ -90,8 +90,10 @@ def close(root: Store, job: str, window: str, run_id: str) -> None:
 
 
 def bounded(asked: Asked, before: Asked | None) -> Asked:
-    """What is asked, within what a backfill has allowed the run before."""
-    if before is None or not before.backfill or asked.backfill:
+    """What is asked, within what the run was allowed before: by a backfill, or by who named a cap, until it is done."""
+    if before is None or asked.backfill:
         return asked
+    if not before.backfill:
+        return asked if asked.max_usd is not None else msgspec.structs.replace(asked, max_usd=before.max_usd)
     caps = [cap for cap in (asked.max_usd, before.max_usd) if cap is not None]
     return msgspec.structs.replace(asked, backfill=before.backfill, max_usd=min(caps, default=None))

@@ -21,7 +21,7 @@ from lowtide.engine.publishing import published_table
 from lowtide.engine.run import Run
 from lowtide.errors import ConfigError, LowtideError, StalePlan, Transient
 from lowtide.openruns import Asked
-from lowtide.plan import Work
+from lowtide.plan import Work, run_id_of
 from lowtide.protocols import Store
 
 _LOG = logging.getLogger("lowtide.tick")
@@ -93,11 +93,19 @@ def run_of(root: Store, turn: Turn, assemble: Assemble, *, clock: Callable[[], f
         last is not None and last.state.requested_at > (begun[latest].state.requested_at or latest.at)
     ):
         # What is published was asked for later: only what is left behind it has to be wound down.
-        return None if last is None else engine.with_chores(last)
+        if last is None:
+            return None
+        bare = _work(root, turn, Asked(job_file=next(iter(asked.values())).job_file), assemble)
+        return engine.with_chores(engine.find_run(bare, run_id=last.plan.run_id, clock=clock) or last)
     run = begun[latest]
     if asked[latest] != work.asked:
         found = engine.find_run(_work(root, turn, asked[latest], assemble), run_id=latest.run_id, clock=clock)
         run = run if found is None else found
+    plan, work = run.plan, run.context.work
+    if not run.state.build_finished and run_id_of(work, plan.inputs_sha256, plan.refresh) != plan.run_id:
+        raise StalePlan(
+            f"run {plan.run_id} has not read its documents, and the job file would read others, or otherwise"
+        )
     if not run.state.requested_at:
         requested = published_table(root, turn.job, turn.window).requested_at + 1e-6
         run.context.journal.append(e.Requested(at=max(clock(), requested)))
@@ -151,7 +159,10 @@ def _close(root: Store, turn: Turn, run: Run) -> None:
     for note in turn.notes:
         # One that was written later is that of somebody who asks for the run again just now.
         if note.run_id == run.plan.run_id and note.at <= state.published_at:
+            asked = openruns.read_asked(root, *_key(note))
             openruns.close(root, *_key(note))
+            if asked is not None and not run.refresh().published_at:
+                openruns.write_asked(root, *_key(note), asked)
 
 
 def in_words(error: Exception) -> str:

@@ -99,6 +99,11 @@ def times_of(
         )
     if at is not None:
         return Times(cron_of(job.schedule.length, at, zone, job.schedule.lateness), zone)
+    if zone != job.zone and job.schedule.at is None and job.schedule.cron is None:
+        raise ConfigError(
+            f"--tz: found {zone}, and no time to begin at; give --at or --cron with it, or write "
+            f"`timezone: {zone}` into the job file, whose windows end by the clocks of {job.zone}"
+        )
     return Times(cron_of_job(job), zone)
 
 

@@ -68,7 +68,8 @@ def need_of(work: Work, inputs_sha256: str, reprocess: Reprocess, *, backfill: s
         return Need("rest", "published without what a budget or a cancel left unasked")
     if reprocess == "failed":
         return _need_of_failed(known, ended)
-    if known.plan.inputs_sha256 == inputs_sha256:
+    bounds = (known.plan.window_start, known.plan.window_end)
+    if known.plan.inputs_sha256 == inputs_sha256 and bounds == (work.window.start, work.window.end):
         return Need("", "every document has its row")
     return Need("late", "documents have come since it was published", count=True)
 

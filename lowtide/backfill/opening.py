@@ -85,9 +85,12 @@ def open_window(
         run.context.journal.append(CancelRequested(at=clock()))
         allotments.release(plan.prefix)
         raise StalePlan(f"window {planned.window.name}: somebody else asked it anew meanwhile; the same command again")
-    if allotments.line_of(plan.prefix) is None:
-        # Whoever has freed it took the run for one that never began.
-        allotments.allot(plan.prefix, most=allotment.usd, least=allotment.usd, spent=allotment.before)
+    if allotments.line_of(plan.prefix) is None and not allotments.allot(
+        plan.prefix, most=allotment.usd, least=allotment.usd, spent=allotment.before
+    ):
+        # Whoever has freed it took the run for one that never began, and somebody else has the money now.
+        run.context.journal.append(CancelRequested(at=clock()))
+        raise StalePlan(f"window {planned.window.name}: its money went to another window; the same command again")
     approve(run, backfill, allotments, at=clock())
     return Opened(run, allotment)
 
@@ -201,9 +204,10 @@ def stop_windows(
 
     Whoever advances them next stops their batches, and publishes what was answered.
     """
-    lines = {line.window: line for line in allotments.lines() if not line.settled}
-    for window in (window for window in windows if window.name in lines):
-        line = lines[window.name]
+    there = {window.name: window for window in windows}
+    # A window has two where late documents have come between two processes that died.
+    for line in [line for line in allotments.lines() if not line.settled and line.window in there]:
+        window = there[line.window]
         run = find_run(work_of(window), run_id=line.run.rpartition("/")[2], clock=clock)
         if run is None or not run.state.entry:
             allotments.release(line.run)
@@ -264,7 +268,11 @@ def _free_never_begun(work: Work, run: str, allotments: Allotments) -> None:
             continue
         found = find(work.root, line.run)
         if found is None or not found.state.entry:
-            allotments.release(line.run)
+            # Nor may a tick begin it any more: its note says that it may spend what is freed here.
+            openruns.close(work.root, work.job, work.window.name, line.run.rpartition("/")[2])
+            begun = find(work.root, line.run)
+            if begun is None or not begun.state.entry:
+                allotments.release(line.run)
 
 
 def is_over(state: RunState) -> bool:

@@ -131,6 +131,9 @@ def _asked_for(run: Run, asked_at: float, *, retry: bool = False) -> Run:
     if events:
         openruns.write_asked(work.root, run.plan.job, run.plan.window, run.plan.run_id, work.asked)
         run.context.journal.append(*events)
+        if openruns.read_asked(work.root, run.plan.job, run.plan.window, run.plan.run_id) is None:
+            # Who was just publishing it has taken the note away.
+            openruns.write_asked(work.root, run.plan.job, run.plan.window, run.plan.run_id, work.asked)
     work.root.write(f"{work.folder}/latest", run.plan.run_id.encode())
     return with_chores(run)
 

@@ -318,6 +318,11 @@ class Run:
                 self.spending.finish()
                 publishing.publish(context, lambda rows: listen(self.progress("publishing")))
                 openruns.close(context.store, self.plan.job, self.plan.window, self.plan.run_id)
+                if not self.refresh().published_at:
+                    # Somebody has asked for it again in between.
+                    openruns.write_asked(
+                        context.store, self.plan.job, self.plan.window, self.plan.run_id, context.work.asked
+                    )
 
     def _blind(self, number: int) -> float:
         """Seconds since this process could first not see what a shard's batch does."""

@@ -198,3 +198,34 @@ def test_windows_of_one_job_take_a_turn_each(root: Root) -> None:
         open_run(root.work("ebb", window))
     assert [(turn.job, turn.window) for turn in turns(root.store)] == [("ebb", "2026-11-19"), ("ebb", "2026-11-20")]
     assert len(list(take_turns(root.store, root.assemble, advance))) == 2
+
+
+def test_a_run_whose_documents_are_not_read_yet_waits_for_its_job_file_to_be_put_back(root: Root) -> None:
+    open_run(root.work("daily"))
+
+    def otherwise(job_file: str, window: str, asked: Asked) -> Work:
+        made = root.assemble(job_file, window, asked)
+        return replace(made, reading={**made.reading, "text": "title"})
+
+    told = root.tick(otherwise)["daily"]
+    assert (told.outcome, root.provider.batches) == ("failed", {})
+    assert "the job file would read others" in told.error
+    assert root.tick()["daily"].outcome == "advanced"
+    assert root.provider.batches
+
+
+def test_a_note_that_is_taken_back_while_the_run_is_asked_for_is_written_again(root: Root) -> None:
+    put = root.store.put_if_absent
+
+    def put_and_lose(path: str, data: bytes) -> bool:
+        # Somebody who has just published the run takes its note away at this moment.
+        for note in list(root.store.list("open/")) if "/journal/" in path else []:
+            root.store.delete(note.path)
+        return put(path, data)
+
+    root.store.put_if_absent = put_and_lose  # type: ignore[method-assign]
+    run = open_run(root.work("daily"))
+    root.store.put_if_absent = put  # type: ignore[method-assign]
+    assert [found.run_id for found in openruns.list_open(root.store)] == [run.plan.run_id]
+    assert root.tick()["daily"].outcome == "advanced"
+    assert root.provider.batches
