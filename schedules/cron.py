@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from typing import NamedTuple
@@ -61,13 +62,14 @@ def next_runs(cron: str, zone: ZoneInfo, after: datetime, n: int) -> tuple[datet
     """The first `n` times after `after` at which Prefect starts a deployment with that line, as instants in UTC.
 
     They are reckoned by Prefect's own schedule, so that they are those that it keeps, also on days with 23 or 25 hours.
-    Not to be called inside an event loop.
     """
     from prefect.server.schemas.schedules import CronSchedule
 
     schedule = CronSchedule(cron=check_cron(cron), timezone=zone.key)
     start = after.astimezone(UTC) + timedelta.resolution
-    moments = asyncio.run(schedule.get_dates(n, start))
+    # In a thread of its own, since whoever asks may be inside an event loop.
+    with ThreadPoolExecutor(1) as threads:
+        moments = threads.submit(asyncio.run, schedule.get_dates(n, start)).result()
     # Prefect's are of a class of its own.
     return tuple(datetime.fromtimestamp(moment.timestamp(), UTC) for moment in moments)
 

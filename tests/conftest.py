@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 # First, since once this folder is searched, its own folder `lowtide` would be taken for the package.
 import lowtide  # noqa: F401
@@ -21,6 +23,8 @@ from servers import azurite as blob_service
 # Machines are shared and noisy: how long an example takes says nothing about the code.
 settings.register_profile("lowtide", deadline=None)
 settings.load_profile("lowtide")
+
+CHROMIUMS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +44,25 @@ def azurite() -> Iterator[str]:
     """The address of a Blob Storage server: `servers.azurite` says how it is reached."""
     with blob_service.azurite() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Started once for all pages that are looked at: Playwright bears no second one in a process."""
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    with sync_playwright() as playwright:
+        found = next(filter(os.path.exists, (*CHROMIUMS, playwright.chromium.executable_path)), None)
+        if found is None:
+            pytest.skip("no Chromium here: apt-get install --no-install-recommends chromium")
+        running = playwright.chromium.launch(executable_path=found, args=flags)
+        yield running
+        running.close()
