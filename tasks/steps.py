@@ -41,13 +41,7 @@ def open_run(
 
 def _may_pass(task: object, task_run: object, state: State[object]) -> bool:
     """Whether a task that failed may work if it is tried again."""
-    try:
-        state.result()
-    except Transient:
-        return True
-    except Exception:
-        return False
-    return False
+    return isinstance(state.result(raise_on_failure=False), Transient)
 
 
 @task(
@@ -100,7 +94,8 @@ def build(run: Run, listen: Listener) -> Progress:
         return run.progress("waiting for the run before this one")
     run.perform([action for action in run.decide().actions if isinstance(action, Build)], listen)
     progress = run.progress("built")
-    _log(f"{progress.documents:,} documents, {progress.records:,} requests in {progress.shards:,} shards")
+    shards = f"{progress.shards:,} shard{'' if progress.shards == 1 else 's'}"
+    _log(f"{progress.documents:,} documents, {progress.records:,} requests in {shards}")
     return progress
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -16,9 +16,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.flow_engine import run_flow
 from prefect.flow_runs import resume_flow_run
-from prefect.testing.utilities import prefect_test_harness
 from prefect.utilities.callables import get_parameter_defaults
-from servers.emulators import Emulator, emulators
+from servers.emulators import Emulator
 from support.command import write_documents
 
 from lowtide.budget.approval import approve
@@ -39,18 +38,6 @@ budget: {{approve_above_usd: 0.01}}
 output: {{root: "{folder}/out"}}
 """
 SECONDS = 120.0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
-
-
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[Emulator]:
-    with emulators(speed=2000.0) as served:
-        yield served
 
 
 def parameter_defaults(flow: Flow[..., object]) -> dict[str, object]:

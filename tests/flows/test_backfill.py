@@ -25,9 +25,8 @@ from prefect.flow_engine import run_flow
 from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed, Running
-from prefect.testing.utilities import prefect_test_harness
 from prefect.utilities.callables import get_parameter_defaults
-from servers.emulators import Emulator, emulators
+from servers.emulators import Emulator
 
 from lowtide import openruns
 from lowtide.backfill import Backfill, last_asked
@@ -57,18 +56,6 @@ output: {{root: "{folder}/out"}}
 """
 PATIENCE = 240.0
 PARENT = "import sys, json; from lowtide.flows.backfill import backfill_job; backfill_job(**json.loads(sys.argv[1]))"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
-
-
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[Emulator]:
-    with emulators(speed=2000.0) as served:
-        yield served
 
 
 class Desk:

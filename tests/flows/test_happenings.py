@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
-from servers.emulators import Emulator, emulators
+from servers.emulators import Emulator
 from support.command import write_documents
 
 from lowtide.flows.scheduled import run_due
@@ -27,18 +25,6 @@ budget: {{{budget}}}
 output: {{root: "{folder}/out"}}
 """
 SECONDS = 60.0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
-
-
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[Emulator]:
-    with emulators(speed=5000.0) as served:
-        yield served
 
 
 @pytest.fixture

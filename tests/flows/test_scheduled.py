@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
@@ -12,7 +11,6 @@ import jsonschema_rs
 import pyarrow.parquet as pq
 import pytest
 from prefect.exceptions import ParameterTypeError
-from prefect.testing.utilities import prefect_test_harness
 from prefect.utilities.callables import parameter_schema
 from support.command import Bench, write_documents
 
@@ -26,12 +24,6 @@ from lowtide.job.model import BACKENDS
 from lowtide.openruns import list_open
 
 SCHEDULE = "schedule: {every: day, lateness: 36h}\n"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 import yaml
+from faults.scene import environment
 from servers.emulators import emulators
 from servers.faulty import faulty
 from support.command import Bench
@@ -212,16 +213,7 @@ def test_who_reads_sees_the_tables_and_nothing_else(storage: Stack) -> None:
 
 def bench(storage: Stack, folder: Path, s3: str, emulator: str) -> Bench:
     outputs = storage.outputs()
-    environ = {
-        "AWS_ENDPOINT_URL": s3,
-        "AWS_ENDPOINT_URL_BEDROCK": emulator,
-        "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": emulator,
-        "AWS_ENDPOINT_URL_SERVICE_QUOTAS": emulator,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_REGION": "us-east-1",
-    }
-    made = Bench(folder, environ=environ)
+    made = Bench(folder, environ=environment("bedrock", emulator, s3))
     made.job.write_text(
         JOB.format(
             name="tides",
