@@ -15,10 +15,10 @@ from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.flow_engine import run_flow
-from prefect.flow_runs import resume_flow_run
 from prefect.utilities.callables import get_parameter_defaults
 from servers.emulators import Emulator
 from support.command import write_documents
+from support.pages import answer
 
 from lowtide.budget.approval import approve
 from lowtide.connectors.stores.local import LocalStore
@@ -120,7 +120,7 @@ def test_a_deployment_asks_on_the_page_and_goes_on_when_somebody_says_yes(
     assert "is expected to cost **" in said
     assert "lowtide approve" in said
     assert emulator.calls()["created"] == []
-    resume_flow_run(run.flow_run, run_input={"approve": True})
+    answer(run.flow_run, approve=True)
     assert run.ended().state_type is StateType.COMPLETED
     assert run.result["state"] == "published"
     assert run.state().approved_usd == run.journal()[1].cost_usd
@@ -131,7 +131,7 @@ def test_a_no_on_the_page_ends_the_flow_run_and_spends_nothing(
 ) -> None:
     run = scene(600.0)
     run.paused()
-    resume_flow_run(run.flow_run, run_input={"approve": False})
+    answer(run.flow_run, approve=False)
     assert run.ended().state_type is StateType.COMPLETED
     assert run.state().approved_usd is None
     assert emulator.calls()["created"] == []

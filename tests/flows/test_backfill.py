@@ -20,16 +20,24 @@ import pyarrow.parquet as pq
 import pytest
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.flow_engine import run_flow
-from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Crashed, Running
+from prefect.states import Cancelling, Crashed, Pending, Running, Scheduled
 from prefect.utilities.callables import get_parameter_defaults
 from servers.emulators import Emulator
+from support.pages import answer
 
 from lowtide import openruns
 from lowtide.backfill import Backfill, last_asked
+from lowtide.budget.approval import this_user
 from lowtide.connectors.stores.local import LocalStore
 from lowtide.errors import ConfigError, Terminal
 from lowtide.flows.backfill import backfill_job, stop_open
@@ -104,8 +112,8 @@ class Desk:
         return {path.parent.name.removeprefix("window="): pq.read_metadata(path).num_rows for path in sorted(paths)}
 
     def children(self, backfill: str) -> list[FlowRun]:
-        runs = self.client.read_flow_runs(limit=200)
-        return sorted((run for run in runs if f"backfill-{backfill}" in run.tags), key=lambda run: str(run.created))
+        tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[f"backfill-{backfill}"]))
+        return sorted(self.client.read_flow_runs(flow_run_filter=tagged), key=lambda run: str(run.created))
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -133,9 +141,14 @@ class Desk:
         """Whatever is scheduled of the job's deployment, and a tick."""
         with get_client(sync_client=True) as client:
             due = client.read_deployment_by_name(DUE).id
-            found = [run for run in client.read_flow_runs(limit=200) if run.deployment_id == due]
+            found = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    deployment_id=FlowRunFilterDeploymentId(any_=[due]),
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+                )
+            )
         for run in found:
-            if run.state_type is StateType.SCHEDULED and run.parameters["job"] == str(self.job):
+            if run.parameters["job"] == str(self.job):
                 run_flow(run_due, flow_run=run, parameters={**get_parameter_defaults(run_due.fn), **run.parameters})
         if list(openruns.list_open(self.root)):
             advance_root(str(self.folder / "out"))
@@ -268,7 +281,7 @@ def test_a_deployment_asks_once_for_all_windows(desk: Desk, yes: bool) -> None:
     desk.until(lambda: desk.client.read_flow_run(found.id).state_type is StateType.PAUSED)
     assert desk.emulator.calls()["created"] == []
     with desk.at_work():
-        resume_flow_run(found.id, run_input={"approve": yes})
+        answer(found.id, approve=yes)
         thread.join(PATIENCE)
     ended = desk.client.read_flow_run(found.id)
     assert ended.state is not None
@@ -296,3 +309,144 @@ def test_a_deployment_that_is_not_there_is_told_of_before_anything_is_begun(desk
     with pytest.raises(ConfigError, match="lowtide deploy"):
         desk.fill(max_usd="100", run_due="lowtide run due/nobody")
     assert not (desk.folder / "out/runs").exists()
+
+
+# ---- parents of a deployment
+
+
+class Parents:
+    """The backfill's own deployment; its flow runs are made by the test, and run where it says."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.client = desk, desk.client
+        self.made = self.client.create_deployment(
+            self.client.create_flow(FILL),
+            name=f"tides {desk.folder.name}",
+            entrypoint="lowtide.flows.backfill.backfill_job",
+            pull_steps=[],
+        )
+
+    def begin(self, at: datetime | None = None, **more: object) -> FlowRun:
+        """A flow run that was scheduled for then."""
+        state = None if at is None else Scheduled(scheduled_time=at)
+        found = self.client.create_flow_run_from_deployment(self.made, parameters=self.desk.asked(**more), state=state)
+        return self.client.read_flow_run(found.id)
+
+    def run(self, found: FlowRun) -> FlowRun:
+        """The flow run, in this process, to its end; how it ended."""
+        self.client.set_flow_run_state(found.id, Pending(), force=True)
+        parameters = {**get_parameter_defaults(FILL.fn), **found.parameters}
+        run_flow(FILL, flow_run=self.client.read_flow_run(found.id), parameters=parameters)
+        return self.client.read_flow_run(found.id)
+
+    @contextmanager
+    def in_a_thread(self, found: FlowRun) -> Iterator[None]:
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(self.run, found), daemon=True)
+        thread.start()
+        yield
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+    def next_after(self, found: FlowRun) -> FlowRun | None:
+        """The flow run to which that one has handed over."""
+        runs = self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[self.made]))
+        )
+        after = [run for run in runs if (run.idempotency_key or "").endswith(f"-after-{found.id}")]
+        assert len(after) <= 1
+        return after[0] if after else None
+
+
+FILL: Flow[..., object] = backfill_job
+
+
+@pytest.fixture
+def parents(desk: Desk) -> Parents:
+    return Parents(desk)
+
+
+def said(run: FlowRun) -> str:
+    assert run.state is not None
+    assert run.state_type is StateType.COMPLETED, run.state
+    return str(run.state.message)
+
+
+def test_flow_runs_whose_time_is_up_hand_over_and_last_means_the_same_to_all_of_them(
+    desk: Desk, parents: Parents
+) -> None:
+    # Scheduled when the last of the days had just ended; today, another one is the last.
+    then = datetime(2026, 1, 9, 8, tzinfo=UTC)
+    found = parents.begin(then, last="last", max_usd="100", max_active=2, wait=0)
+    first = parents.run(found)
+    assert said(first).endswith("a further flow run goes on")
+    assert [each.window for each in openruns.list_open(desk.root)] == DAYS[:2]
+    after = parents.next_after(first)
+    assert after is not None
+    assert (after.parameters["first"], after.parameters["last"]) == (DAYS[0], DAYS[-1])
+    assert found.parameters.items() <= {**after.parameters, "last": "last"}.items()
+    assert after.expected_start_time is not None
+    assert after.expected_start_time > datetime.now(UTC)
+    kept = desk.kept()
+    assert kept is not None
+    asked = 1
+    while after is not None:
+        desk.work_once()
+        asked += 1
+        assert asked < 20, "handed over for ever"
+        ended = parents.run(after)
+        after = parents.next_after(ended)
+    assert "4 done" in said(ended) or "nothing bought" in said(ended)
+    assert desk.rows() == dict.fromkeys(DAYS, 6)
+    assert [run.parameters["window"] for run in desk.children(kept.id)] == DAYS
+    assert len(list(desk.emulator.charges())) == 24
+    done = desk.kept()
+    assert done is not None
+    assert done.id == kept.id
+    assert done.finished_at
+
+
+def test_a_page_that_waits_for_nobody_buys_nothing(desk: Desk, parents: Parents) -> None:
+    ended = parents.run(parents.begin(wait=0))
+    assert "nobody has approved" in said(ended)
+    assert parents.next_after(ended) is None
+    assert not list(openruns.list_open(desk.root))
+
+
+def test_who_approves_at_the_command_line_ends_the_pause_and_is_the_one_who_has_approved(
+    desk: Desk, parents: Parents
+) -> None:
+    found = parents.begin()
+    with parents.in_a_thread(found):
+        desk.until(lambda: desk.client.read_flow_run(found.id).state_type is StateType.PAUSED)
+        with desk.at_work():
+            command = ["backfill", str(desk.job), "--from", DAYS[0], "--to", DAYS[-1], "--yes", "--max-usd", "100"]
+            subprocess.run([sys.executable, "-m", "lowtide", *command], check=True, timeout=PATIENCE)
+            desk.until(lambda: desk.client.read_flow_run(found.id).state_type is StateType.COMPLETED)
+    assert "4 done" in said(desk.client.read_flow_run(found.id))
+    assert desk.rows() == dict.fromkeys(DAYS, 6)
+    assert len(list(desk.emulator.charges())) == 24
+    kept = desk.kept()
+    assert kept is not None
+    assert kept.approved_by == this_user()
+
+
+def test_a_flow_run_that_is_cancelled_on_the_pages_stops_what_is_open(desk: Desk, parents: Parents) -> None:
+    found = parents.begin(max_usd="100", max_active=2)
+    runner = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "flow-run", "execute", str(found.id)],
+        env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PREFECT_RUNNER_POLL_FREQUENCY": "1"},
+    )
+    try:
+        desk.until(lambda: (kept := desk.kept()) and len(desk.children(kept.id)) == 2)
+        desk.client.set_flow_run_state(found.id, Cancelling(), force=True)
+        desk.until(lambda: (kept := desk.kept()) and kept.cancelled_at)
+        desk.until(lambda: desk.client.read_flow_run(found.id).state_type is StateType.CANCELLED)
+        runner.wait(PATIENCE)
+    finally:
+        runner.kill()
+        runner.wait()
+    told = advance_root(str(desk.folder / "out"))
+    assert isinstance(told, dict)
+    assert ["cancelled" in each["state"] for each in told["runs"]] == [True, True]
+    assert desk.emulator.calls()["created"] == []
+    assert parents.next_after(found) is None

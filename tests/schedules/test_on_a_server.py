@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser, expect
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from servers.emulators import Emulator, emulators
@@ -118,11 +119,12 @@ class Story:
         try:
             with self.client() as client:
                 deployment = client.read_deployment_by_name(of)
-                found = client.read_flow_runs(limit=200)
+                of_it = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]))
+                found = client.read_flow_runs(flow_run_filter=of_it)
         except Exception:
             # Refused, cut off or half answered: a server that is killed on purpose may end a call in any way.
             return []
-        return [run for run in found if run.deployment_id == deployment.id and run.state_type in states]
+        return [run for run in found if run.state_type in states]
 
     def results(self, name: str) -> dict[str, int]:
         """The rows of a job's windows."""
