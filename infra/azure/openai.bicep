@@ -29,6 +29,24 @@ param identityName string
 @description('Output storageAccountName of storage.bicep: where batches lie.')
 param storageAccountName string
 
+@description('Output subnetId of storage.bicep: from where the worker asks; empty for none.')
+param subnetId string
+
+@description('Deny admits that subnet, allowedIps and services that Azure trusts, and nobody else; Allow leaves it to the roles.')
+@allowed(['Allow', 'Deny'])
+param networkDefault string = 'Deny'
+
+@description('Public IPv4 addresses and ranges that are admitted too, as in storage.bicep.')
+param allowedIps array = []
+
+var subnetRules = empty(subnetId) ? [] : [
+  {
+    id: subnetId
+  }
+]
+var addressRules = [for address in allowedIps: {
+  value: address
+}]
 var openAiContributor = 'a001fd3d-188f-4b5d-821b-7da978bf7442'
 var blobContributor = 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
 
@@ -64,7 +82,14 @@ resource account 'Microsoft.CognitiveServices/accounts@2024-10-01' = {
   properties: {
     customSubDomainName: '${name}-${uniqueString(resourceGroup().id, location)}'
     disableLocalAuth: true
+    // The rules below are rules of the public endpoint.
     publicNetworkAccess: 'Enabled'
+    networkAcls: {
+      bypass: 'AzureServices'
+      defaultAction: networkDefault
+      ipRules: addressRules
+      virtualNetworkRules: subnetRules
+    }
   }
 }
 

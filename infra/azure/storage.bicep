@@ -16,9 +16,18 @@ param rootPrefix string = 'lowtide'
 @allowed(['Standard_LRS', 'Standard_ZRS', 'Standard_GRS'])
 param redundancy string = 'Standard_ZRS'
 
-@description('Deny admits only Azure\'s own services and the networks that you add; Allow leaves it to the roles.')
+@description('Deny admits the worker\'s subnet, allowedIps and services that Azure trusts, and nobody else; Allow leaves it to the roles.')
 @allowed(['Allow', 'Deny'])
-param networkDefault string = 'Allow'
+param networkDefault string = 'Deny'
+
+@description('Public IPv4 addresses and ranges that are admitted too, such as ["203.0.113.7"]; Azure takes none as /31 or /32.')
+param allowedIps array = []
+
+@description('Subnet of the worker, by its id, where you have one; empty to have a network made.')
+param subnetId string = ''
+
+@description('Private addresses of the network that is made; from /27 on.')
+param networkRange string = '10.64.0.0/24'
 
 @description('Days that replaced and deleted blobs can still be brought back.')
 @minValue(1)
@@ -33,13 +42,68 @@ param stagingDays int = 30
 @minValue(0)
 param runsDays int = 0
 
-@description('Object id of a user, group or application that may read the tables and nothing else; empty for none.')
+@description('Object id of a user, group or application that may list and read the tables and nothing else; empty for none.')
 param readerPrincipalId string = ''
 
 var suffix = uniqueString(resourceGroup().id)
 var blobReader = '2a2b9908-6ea1-4ae2-8e65-a410df84e7d1'
 var blobContributor = 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
 var secretsUser = '4633458b-17de-408a-b874-0445c86b69e6'
+
+var makesNetwork = networkDefault == 'Deny' && empty(subnetId)
+var workerSubnetId = makesNetwork ? subnet.id : subnetId
+var subnetRules = networkDefault == 'Deny' ? [
+  {
+    id: workerSubnetId
+  }
+] : []
+var addressRules = [for address in allowedIps: {
+  value: address
+}]
+
+// Service endpoints cost nothing, and tell storage, vault and Azure OpenAI which subnet a request is from.
+resource network 'Microsoft.Network/virtualNetworks@2024-01-01' = if (makesNetwork) {
+  name: '${name}-network'
+  location: location
+  properties: {
+    addressSpace: {
+      addressPrefixes: [networkRange]
+    }
+    // Here, and not as a resource of its own: a network that is deployed again loses the subnets that it does not name.
+    subnets: [
+      {
+        name: 'worker'
+        properties: {
+          addressPrefix: networkRange
+          delegations: [
+            {
+              name: 'apps'
+              properties: {
+                serviceName: 'Microsoft.App/environments'
+              }
+            }
+          ]
+          serviceEndpoints: [
+            {
+              service: 'Microsoft.Storage'
+            }
+            {
+              service: 'Microsoft.KeyVault'
+            }
+            {
+              service: 'Microsoft.CognitiveServices'
+            }
+          ]
+        }
+      }
+    ]
+  }
+}
+
+resource subnet 'Microsoft.Network/virtualNetworks/subnets@2024-01-01' existing = {
+  parent: network
+  name: 'worker'
+}
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
   name: '${name}-worker'
@@ -64,6 +128,8 @@ resource account 'Microsoft.Storage/storageAccounts@2023-05-01' = {
     networkAcls: {
       bypass: 'AzureServices'
       defaultAction: networkDefault
+      ipRules: addressRules
+      virtualNetworkRules: subnetRules
     }
   }
 }
@@ -190,6 +256,12 @@ resource vault 'Microsoft.KeyVault/vaults@2023-07-01' = {
     enableRbacAuthorization: true
     enableSoftDelete: true
     enablePurgeProtection: true
+    networkAcls: {
+      bypass: 'AzureServices'
+      defaultAction: networkDefault
+      ipRules: addressRules
+      virtualNetworkRules: subnetRules
+    }
   }
 }
 
@@ -233,6 +305,14 @@ resource readsSecrets 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   }
 }
 
+// Reading and listing are one right to Azure: the first part of the condition holds the one to tables/, the second the other.
+var blobType = 'Microsoft.Storage/storageAccounts/blobServices/containers/blobs'
+var reads = 'ActionMatches{\'${blobType}/read\'}'
+var lists = 'SubOperationMatches{\'Blob.List\'}'
+var tables = '${rootPrefix}/tables'
+var isTable = '@Resource[${blobType}:path] StringStartsWith \'${tables}/\''
+var asksForTables = '@Request[${blobType}:prefix] StringStartsWith \'${tables}/\' OR @Request[${blobType}:prefix] StringEquals \'${tables}\''
+
 resource readsTables 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(readerPrincipalId)) {
   name: guid(results.id, readerPrincipalId, blobReader)
   scope: results
@@ -240,7 +320,7 @@ resource readsTables 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (
     principalId: readerPrincipalId
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', blobReader)
     conditionVersion: '2.0'
-    condition: '((!(ActionMatches{\'Microsoft.Storage/storageAccounts/blobServices/containers/blobs/read\'} AND NOT SubOperationMatches{\'Blob.List\'})) OR (@Resource[Microsoft.Storage/storageAccounts/blobServices/containers/blobs:path] StringLike \'${rootPrefix}/tables/*\'))'
+    condition: '((!(${reads} AND NOT ${lists})) OR (${isTable})) AND ((!(${reads} AND ${lists})) OR (${asksForTables}))'
   }
 }
 
@@ -261,3 +341,6 @@ output identityName string = identity.name
 
 @description('What worker.bicep takes.')
 output vaultName string = vault.name
+
+@description('What openai.bicep and worker.bicep take; empty where Azure\'s own network is to do.')
+output subnetId string = workerSubnetId

@@ -33,8 +33,8 @@ param identityName string
 @description('Output vaultName of storage.bicep: where the secrets lie.')
 param vaultName string
 
-@description('Subnet for the worker, by its id; empty for Azure\'s own network.')
-param subnetId string = ''
+@description('Output subnetId of storage.bicep: where the worker is; empty for Azure\'s own network, which networkDefault=Deny shuts out.')
+param subnetId string
 
 @description('How many workers; 0 stops all without taking anything down.')
 @minValue(0)
@@ -91,6 +91,13 @@ resource apps 'Microsoft.App/managedEnvironments@2024-03-01' = {
       infrastructureSubnetId: subnetId
       internal: true
     }
+    // An environment without profiles takes no subnet below /23, and none that is delegated to it.
+    workloadProfiles: [
+      {
+        name: 'Consumption'
+        workloadProfileType: 'Consumption'
+      }
+    ]
   }
 }
 
@@ -152,6 +159,7 @@ resource worker 'Microsoft.App/containerApps@2024-03-01' = {
   dependsOn: [pullsImage]
   properties: {
     managedEnvironmentId: apps.id
+    workloadProfileName: 'Consumption'
     configuration: {
       activeRevisionsMode: 'Single'
       registries: empty(registryName) ? [] : [

@@ -76,7 +76,8 @@ def worker(url: str) -> Stack:
         "worker.yaml",
         VpcId=vpc,
         SubnetIds=",".join(subnets),
-        Image="123456789012.dkr.ecr.us-east-1.amazonaws.com/lowtide:0.1.0",
+        Image="123456789012.dkr.ecr.us-east-1.amazonaws.com/team/lowtide:0.1.0",
+        Repository="team/lowtide",
         TaskRoleName="submit",
         PrefectApiUrl="https://prefect.example.com/api",
         PrefectApiKeySecretArn=SECRET,
@@ -128,6 +129,42 @@ def test_the_workers_roles_reach_nothing_beyond_what_is_named(worker: Stack, rol
                 assert statement["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
 
 
+def test_the_worker_fetches_its_own_image_and_no_other(worker: Stack) -> None:
+    fetched = {
+        action: listed(statement["Resource"])
+        for statement in worker.allows("ExecutionRole")
+        for action in listed(statement["Action"])
+        if action.startswith("ecr:")
+    }
+    repository = "arn:aws:ecr:us-east-1:123456789012:repository/team/lowtide"
+    assert fetched == {
+        "ecr:GetAuthorizationToken": ["*"],
+        "ecr:BatchCheckLayerAvailability": [repository],
+        "ecr:BatchGetImage": [repository],
+        "ecr:GetDownloadUrlForLayer": [repository],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("lowtide", True),
+        ("team/lowtide.worker-2", True),
+        ("*", False),
+        ("team/*", False),
+        ("lowtide?", False),
+        ("lowtide:0.1.0", False),
+        ("", False),
+    ],
+)
+def test_one_repository_is_named_and_not_a_pattern_of_them(name: str, taken: bool) -> None:
+    [found] = re.findall(
+        r"\n  Repository:\n(?:    .+\n)*?    AllowedPattern: \"(.+)\"\n",
+        (AWS / "worker.yaml").read_text(encoding="utf-8"),
+    )
+    assert (re.fullmatch(found, name) is not None) is taken
+
+
 @pytest.fixture(scope="module")
 def events(storage: Stack) -> Stack:
     # On MiniStack, which knows no budgets.
@@ -171,6 +208,15 @@ def test_only_that_rule_may_send_and_only_over_tls(events: Stack) -> None:
     assert allow[0]["Condition"] == {"ArnEquals": {"aws:SourceArn": rule["Arn"]}}
     assert [statement["Condition"] for statement in deny] == [{"Bool": {"aws:SecureTransport": "false"}}]
     assert int(json.loads(attributes["RedrivePolicy"])["maxReceiveCount"]) == 5
+
+
+def test_messages_that_nobody_could_take_are_read_only_over_tls(events: Stack) -> None:
+    sqs, queue = events.client("sqs"), events.resources()["DeadLetters"]
+    attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy", "QueueArn"])["Attributes"]
+    [statement] = json.loads(attributes["Policy"])["Statement"]
+    assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sqs:*")
+    assert statement["Resource"] == attributes["QueueArn"]
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
 def test_the_bill_is_watched() -> None:
