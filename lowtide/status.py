@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import msgspec
@@ -92,14 +92,19 @@ def root_status(store: Store, *, now: float, last: int = 3) -> RootStatus:
 
 
 def _of_open(store: Store, run: OpenRun, now: float, warnings: list[str]) -> RunStatus:
+    """Where an open run stands; where its note, plan or journal cannot be read, what can be, and what is wrong."""
     prefix = f"runs/{run.job}/{run.window}/{run.run_id}"
+    found = RunStatus(run.job, run.window, run.run_id, UNREADABLE, True, job_file=run.asked.job_file)
+    why = run.unreadable
     try:
         plan = msgspec.json.decode(store.read(f"{prefix}/plan.json"), type=RunPlan)
-        return status_of(plan, Journal(store, prefix, "").refresh(), run.asked, now)
+        found = status_of(plan, Journal(store, prefix, "").refresh(), run.asked, now)
     except (NotFound, CorruptJournal, msgspec.DecodeError) as error:
-        why = f"{store.uri_of(prefix)}: {error}"
-        warnings.append(why)
-        return RunStatus(run.job, run.window, run.run_id, UNREADABLE, True, job_file=run.asked.job_file, reason=why)
+        why = why or f"{store.uri_of(prefix)}: {error}"
+    if not why:
+        return found
+    warnings.append(why)
+    return replace(found, state=UNREADABLE, reason=why)
 
 
 def status_of(plan: RunPlan, state: RunState, asked: Asked, now: float) -> RunStatus:
@@ -217,7 +222,7 @@ def _read_row(store: Store, info: FileInfo, warnings: list[str]) -> RunStatus | 
     named = _RUNS.fullmatch(info.path)
     try:
         with store.open(info.path) as source:
-            [row] = pq.read_table(source, partitioning=None).to_pylist()
+            [row] = pq.read_table(source, partitioning=None, use_threads=False).to_pylist()
         return _of_row(named["job"], named["window"], row) if named else None
     except (LowtideError, pa.ArrowException, ValueError, KeyError, OSError) as error:
         warnings.append(f"{info.uri}: no row of a run ({type(error).__name__})")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lowtide.protocols import Store
 
 DONE, NOTHING, DECLINED = 0, 3, 3
+_OF_A_ROOT = (".lowtide/", "runs/", "tables/")
 _OLD = 24 * 3600.0
 """Seconds after which a hidden file is certainly nobody's any more."""
 
@@ -24,7 +25,11 @@ _OLD = 24 * 3600.0
 @click.option(
     "--document", required=True, metavar="URI", help="Its document_uri, or its document_id, as results show them."
 )
-@click.option("--key", metavar="KEY", help="Only the row with this key, of a file of rows.")
+@click.option(
+    "--key",
+    metavar="KEY",
+    help="Only the row with this key, of the file of rows at that URI; not with a document_id, which names one row.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask first.")
 @ends_well
@@ -37,8 +42,11 @@ def forget(job: str | None, root: str | None, document: str, key: str | None, dr
     from lowtide.budget.approval import this_user
     from lowtide.forgetting import Forgetting, Target
 
+    asked = Target.of(document, key)
     store, _ = open_root(job, root)
-    forgetting = Forgetting(store, Target.of(document, key), this_user())
+    if root is not None:
+        _check_root(store)
+    forgetting = Forgetting(store, asked, this_user())
     target = forgetting.located()
     begun = not dry_run and forgetting.was_begun()
     found = forgetting.survey()
@@ -55,6 +63,17 @@ def forget(job: str | None, root: str | None, document: str, key: str | None, dr
     _sweep(store)
     _say_what_is_left(store, target.uri)
     return DONE
+
+
+def _check_root(store: Store) -> None:
+    """Raises ConfigError where no root is: who mistypes it must not take the document for forgotten."""
+    from lowtide.errors import ConfigError
+
+    if all(next(store.list(folder), None) is None for folder in _OF_A_ROOT):
+        raise ConfigError(
+            f"--root: {store.uri} is no root of Lowtide: found none of {', '.join(_OF_A_ROOT)} in it; expected the "
+            "address that job files name as output.root"
+        )
 
 
 def _confirmed() -> bool:

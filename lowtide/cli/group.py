@@ -156,12 +156,22 @@ def status(job: str, window: str, every: bool, root: str | None, last: int, as_j
 @main.command()
 @job_argument
 @window_option
+@click.option("--run", "run_id", metavar="ID", help="Exactly this run, over whichever window it is.")
+@click.pass_context
 @ends_well
-def cancel(job: str, window: str) -> int:
-    """Stop the last run over a window; what was answered is kept and published."""
-    from lowtide.cli import running
+def cancel(context: click.Context, job: str, window: str, run_id: str | None) -> int:
+    """Stop the last run over a window; what was answered is kept and published.
 
-    return running.cancel(job, window)
+    With --run, end exactly one run of the job, for good. If the job file asks something else than the run does by now,
+    its answers cannot be read: what they have cost is counted, and they are given up.
+    """
+    from lowtide.cli import cancelling
+
+    if run_id is None:
+        return cancelling.cancel(job, window)
+    if context.get_parameter_source("window") is not click.core.ParameterSource.DEFAULT:
+        raise ConfigError("--run and --window: one of them; a run has its window")
+    return cancelling.cancel_run(job, run_id)
 
 
 @main.command()

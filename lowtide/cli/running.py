@@ -1,10 +1,9 @@
-"""`run`, `status` and `cancel`."""
+"""`run` and `status`."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.abc import MetaPathFinder
@@ -20,7 +19,6 @@ from lowtide.cli.progress import shown
 from lowtide.connectors.assembly import assemble
 from lowtide.engine import Run
 from lowtide.errors import ConfigError, StalePlan
-from lowtide.events import CancelRequested
 from lowtide.job import load_job
 from lowtide.money import rough
 from lowtide.plainjson import plain_json
@@ -82,7 +80,7 @@ def go(current: Run, command: Command, *, direct: bool, wait: bool, use_cache: b
             )
     current.refresh()
     summary = summarize(current)
-    _tell(current, summary, command, as_json=as_json)
+    tell(current, summary, command, as_json=as_json)
     return exit_code(current, summary)
 
 
@@ -132,39 +130,19 @@ def slim_arrow() -> None:
 
 def status(job: str, window: str, *, as_json: bool) -> int:
     """Show where the window's last run stands."""
-    current = _last_run(job, window, keyed=False)
-    _tell(current, summarize(current), Command.of(job, window, current.context.work), as_json=as_json)
+    current = last_run(job, window, keyed=False)
+    tell(current, summarize(current), Command.of(job, window, current.context.work), as_json=as_json)
     return DONE
 
 
-def cancel(job: str, window: str) -> int:
-    """Ask for the run to stop, and see it through."""
-    current = _last_run(job, window)
-    if current.state.published_at:
-        click.echo(f"run {current.plan.run_id} is finished: there is nothing to cancel", err=True)
-        return NOTHING_TO_DO
-    current.check_places()
-    pause = min(current.context.work.poll_seconds, 5.0)
-    if current.differs():
-        while not engine.wind_down(current):
-            time.sleep(pause)
-        click.echo("its batches are stopped; put the job file back to collect what they have answered", err=True)
-    else:
-        if not current.state.cancelled:
-            current.context.journal.append(CancelRequested(at=current.context.clock()))
-        with shown() as listen:
-            engine.drive(current, listen, poll=pause)
-    _tell(current, summarize(current), Command.of(job, window, current.context.work), as_json=False)
-    _say_if_kept(current)
-    return DONE
-
-
-def _say_if_kept(current: Run) -> None:
+def say_if_kept(current: Run) -> None:
+    """Say so where the run is not complete, and did not take the place of one that is."""
     if current.state.published_at and current.state.kept:
         click.echo("the window's results are still those of an earlier run, since this one is not complete", err=True)
 
 
-def _last_run(job: str, window: str, *, keyed: bool = True) -> Run:
+def last_run(job: str, window: str, *, keyed: bool = True) -> Run:
+    """The window's last run. Raises ConfigError if there is none."""
     work = prepare(job, window, priced=False, keyed=keyed)
     found = engine.find_run(work)
     if found is None:
@@ -198,7 +176,7 @@ class Command(NamedTuple):
 
 def _nothing_to_do(current: Run, command: Command, *, as_json: bool) -> int:
     summary = summarize(current)
-    _tell(current, summary, command, as_json=as_json)
+    tell(current, summary, command, as_json=as_json)
     if summary.over_budget:
         why = "the budget does not allow what is left to be asked"
     elif summary.unasked:
@@ -210,7 +188,8 @@ def _nothing_to_do(current: Run, command: Command, *, as_json: bool) -> int:
     return _code(summary) or NOTHING_TO_DO
 
 
-def _tell(current: Run, summary: Summary, command: Command, *, as_json: bool) -> None:
+def tell(current: Run, summary: Summary, command: Command, *, as_json: bool) -> None:
+    """Show where the run stands, and what may be done about rows without an answer."""
     if as_json:
         click.echo(plain_json(summary).decode())
     else:
@@ -243,7 +222,7 @@ def _advice(current: Run, summary: Summary, command: Command) -> list[str]:
 
 def exit_code(current: Run, summary: Summary) -> int:
     """What a command that has driven the run ends with."""
-    _say_if_kept(current)
+    say_if_kept(current)
     if not current.state.published_at or (not current.state.kept and not engine.is_published(current)):
         if current.state.settled:
             raise StalePlan(f"run {summary.run_id} is settled and was not published: a later run of this window was")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lowtide.engine.ending import end_run
 from lowtide.engine.opening import apply_plan, find_run, is_published, open_run, plan_run, with_chores
 from lowtide.engine.progress import Progress
 from lowtide.engine.run import Run, drive
@@ -12,6 +13,7 @@ __all__ = [
     "Run",
     "apply_plan",
     "drive",
+    "end_run",
     "find_run",
     "is_published",
     "open_run",

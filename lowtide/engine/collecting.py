@@ -94,6 +94,7 @@ def abandon(context: Context, number: int) -> None:
     outcomes.give_up(asked, shard.attempt)
     outcomes.tallies.reconcile(shard.usage)
     now = context.clock()
+    counted = context.state.attempts[f"{number}-{shard.attempt}"]
     reached: list[e.AnyEvent] = []
     if shard.phase is Phase.SUBMITTED:
         out_of_reach = e.Ended(
@@ -106,10 +107,10 @@ def abandon(context: Context, number: int) -> None:
         attempt=shard.attempt,
         remaining=len(outcomes.remaining(range(shard.total), lost=True)),
         counts=outcomes.counts(asked),
-        tallies=outcomes.tallies.entries(),
+        tallies=counted.tallies if counted.counted_at else outcomes.tallies.entries(),
         answers=_save_answers(context, shard, outcomes),
         # Unless the provider has said what it bills, it may bill all that was reserved.
-        unknown=shard.usage is None and shard.charged != 0,
+        unknown=not counted.counted_at and shard.usage is None and shard.charged != 0,
     )
     settled = _settled(context, shard, index, outcomes, Verdict("skipped", "cancelled"))
     context.journal.append(*reached, collected, settled, guard=lambda state: state.shards[number] == shard)
@@ -262,7 +263,7 @@ def _next_attempt(
     A batch that could not begin, or brought nothing, is given time.
     """
     attempt = shard.attempt + 1
-    if list(remaining) == list(asked):
+    if remaining and list(remaining) == list(asked):
         return _retrying(context, shard, shard.requests, shard.records, shard.size, free=free)
     name = f"requests/s{shard.number:05d}-a{attempt}-{secrets.token_hex(3)}.jsonl"
     wanted = set(remaining)

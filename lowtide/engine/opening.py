@@ -20,6 +20,7 @@ from lowtide.engine.superseding import check_within_reach, wind_down
 from lowtide.errors import ConfigError, CorruptJournal, StalePlan
 from lowtide.inputs import Inputs, list_inputs, spool
 from lowtide.journal import Journal
+from lowtide.openruns import Asked
 from lowtide.ownership import this_owner
 from lowtide.plan import Candidate, PlannedReplacement, RunPlan, Work, check_candidates, run_id_of
 from lowtide.planning.making import Before, plan_work
@@ -155,11 +156,11 @@ def _check_before(work: Work, run_id: str, clock: Callable[[], float]) -> None:
 
 
 def _others(work: Work, run_id: str, clock: Callable[[], float]) -> Iterator[Run]:
-    """The open runs of the job and window beside this one."""
+    """The open runs of the job and window beside this one. Their notes are not read: no more is asked for them."""
     for other in openruns.ids_of(work.root, work.job, work.window.name):
         plan = None if other == run_id else _read_plan(work.root, _prefix(work, other))
         if plan is not None:
-            yield _attach(work, plan, clock)
+            yield _attach(work, plan, clock, asked=work.asked)
 
 
 def with_chores(run: Run) -> Run:
@@ -246,9 +247,13 @@ def _store_plan(work: Work, plan: RunPlan, inputs: Inputs) -> RunPlan:
     return stored
 
 
-def _attach(work: Work, plan: RunPlan, clock: Callable[[], float]) -> Run:
-    """The run, at the backend of its plan; where the job no longer names that, `Run.differs` says so."""
-    asked = openruns.bounded(work.asked, openruns.read_asked(work.root, plan.job, plan.window, plan.run_id))
+def _attach(work: Work, plan: RunPlan, clock: Callable[[], float], *, asked: Asked | None = None) -> Run:
+    """The run, at the backend of its plan; where the job no longer names that, `Run.differs` says so.
+
+    It is bounded by its note, or by what is `asked` without a look at that.
+    """
+    if asked is None:
+        asked = openruns.bounded(work.asked, openruns.read_asked(work.root, plan.job, plan.window, plan.run_id))
     caps = [cap for cap in (work.run_usd, asked.max_usd) if cap is not None]
     work = replace(work, asked=asked, run_usd=min(caps, default=None))
     candidate = _planned_candidate(work, plan)

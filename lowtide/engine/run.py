@@ -59,6 +59,7 @@ class Run:
         self._held_since = 0.0
         self._over_budget = False
         self.trouble = ""
+        self.blind = ""
         self.chores: list[Callable[[], bool]] = []
         self.before: list[Run] = []
 
@@ -114,14 +115,9 @@ class Run:
         Raises what a step raises; what was done up to then is in the journal. Raises StalePlan, before anything is
         done, if the work at hand is not what this run was planned for.
         """
-        self.check_places()
-        if self.differs():
-            raise StalePlan(
-                f"run {self.plan.run_id} was planned for other operations, or another backend, model or parameters, "
-                "than the job file names now; put the job file back to go on with it, or run the job again to begin a "
-                "new run"
-            )
+        self.check_fits()
         self.refresh()
+        self.blind = ""
         self._do_chores()
         leave = (*leave, Build) if self.holds_build else leave
         self.spending.refresh()
@@ -141,6 +137,8 @@ class Run:
             failed |= self.perform(actions, listen)
             looked |= {action for action in actions if isinstance(action, Poll | Resolve | Drain)}
         done = not failed and self._chores_done(over=decision.done) and (decision.done or bool(decision.actions))
+        if decision.done:
+            self.close_dropped()
         return self.progress(self._step(decision, done=done), done=done)
 
     def _step(self, decision: Decision, *, done: bool) -> str:
@@ -247,6 +245,31 @@ class Run:
             return True
         return plan.parameters != dict(work.backend.parameters)
 
+    def check_fits(self) -> None:
+        """Raise StalePlan if the work at hand is not what this run was planned for."""
+        self.check_places()
+        if self.differs():
+            raise StalePlan(
+                f"run {self.plan.run_id} was planned for other operations, or another backend, model or parameters, "
+                "than the job file names now; put the job file back to go on with it, or run the job again to begin a "
+                "new run"
+            )
+
+    def close_dropped(self) -> None:
+        """Note that the run is over, if it was cancelled before all its documents were read, and nobody reads them.
+
+        Such a run has sent nothing, and will send nothing before somebody asks for it again.
+        """
+        if self._is_dropped():
+            plan = self.plan
+            openruns.close_ended(self.context.store, plan.job, plan.window, plan.run_id, self._is_dropped)
+
+    def _is_dropped(self) -> bool:
+        state = self.refresh()
+        if not state.cancelled or state.build_finished or state.attempts or self.is_out:
+            return False
+        return not state.builder or self.context.stale(state.builder, state.builder_expires)
+
     def check_places(self) -> None:
         """Raise StalePlan if batches that are still out lie where the backend at hand does not look."""
         if self.moved():
@@ -342,7 +365,7 @@ class Run:
         self._unseen.pop(number, None)
 
     def _poll(self, number: int, stop: bool) -> None:
-        """Look at a batch. An error of the poll says nothing about the batch, so it is passed over.
+        """Look at a batch. An error of the poll says nothing about the batch, so it is passed over; `blind` says it.
 
         Raises Terminal if it cannot be looked at for hours on end: it may have been deleted.
         """
@@ -355,6 +378,7 @@ class Run:
             if stop and status.outcome is None:
                 self.context.backend.cancel(shard.batch_id)
         except Transient as error:
+            self.blind = f"{self.context.backend.name} could not be asked: {error}"
             blind = self._blind(number)
             if stop and blind > self.context.work.grace.total_seconds() and not self.differs():
                 collecting.abandon(self.context, number)

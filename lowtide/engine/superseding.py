@@ -24,7 +24,7 @@ def check_within_reach(run: Run) -> None:
     Whoever began another run now would buy the same a second time, and what the first one costs would be in no ledger.
     """
     plan, work = run.plan, run.context.work
-    if not charges(work.price) or not _costs_unknown(run):
+    if not charges(work.price) or not costs_unknown(run):
         return
     if plan.backend != work.backend.name:
         where, now = (
@@ -48,14 +48,14 @@ def wind_down(run: Run) -> bool:
 
     A run that asked other questions than the job file does now is stopped, and not collected: its answers cannot be
     read with these questions. What it has cost is counted all the same. If answers are left, it stays marked, for the
-    day when the job file is put back.
+    day when the job file is put back, or until somebody gives them up: see `lowtide.engine.ending`.
     """
     work, state = run.context.work, run.refresh()
     if state.published_at or not state.entry:
         _close(run)
         return True
     if run.plan.backend != work.backend.name or run.moved():
-        if not _costs_unknown(run):
+        if not costs_unknown(run):
             _close_unread(run)
         return True
     if not state.cancelled:
@@ -81,7 +81,7 @@ def _wind_down_unread(run: Run) -> bool:
             if shard.phase is Phase.ENDED and not run.state.attempts[f"{number}-{shard.attempt}"].known_at:
                 collecting.count(run.context, number)
         run.spending.settle()
-        if _costs_unknown(run):
+        if costs_unknown(run):
             return False
         _close_unread(run)
     except Superseded:
@@ -103,7 +103,7 @@ def _close(run: Run) -> None:
     openruns.close(run.context.store, run.plan.job, run.plan.window, run.plan.run_id)
 
 
-def _costs_unknown(run: Run) -> bool:
+def costs_unknown(run: Run) -> bool:
     """Whether batches may be out, or have ended and are not counted."""
     state = run.state
     attempts = (attempt for attempt in state.attempts.values() if not attempt.known_at)

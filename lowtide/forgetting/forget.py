@@ -12,6 +12,7 @@ results that were cleaned: those are replaced only if their etag is still the on
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lowtide.errors import LowtideError
+from lowtide import openruns
+from lowtide.errors import CorruptJournal, LowtideError
 from lowtide.forgetting import record, runs
 from lowtide.forgetting.published import address_in_results, forget_in_results
 from lowtide.forgetting.rewriting import Rewriter
@@ -36,9 +38,16 @@ _PASSES = 10
 
 
 class NotForgotten(LowtideError):
-    """A run that holds the document is not finished, or somebody else is forgetting something here."""
+    """A run that holds the document is not finished, or somebody else is forgetting something here.
+
+    The message says what was removed before that.
+    """
 
     exit_code = 3
+
+
+class _InUse(Exception):
+    """Somebody is at a run that holds the document. Says which run it is, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,10 @@ class Forgetting:
     def survey(self) -> Touched:
         """What there is to remove. Changes nothing. Raises NotForgotten if an open run holds one of the documents."""
         with _rewriter(self.store, dry=True) as rewriter:
-            self._pass(rewriter)
+            try:
+                self._pass(rewriter)
+            except _InUse as why:
+                raise NotForgotten(f"{why}; nothing was removed") from None
             return rewriter.touched
 
     def perform(self) -> Touched:
@@ -76,12 +88,19 @@ class Forgetting:
             raise
         for _ in range(_PASSES):
             with _rewriter(self.store) as rewriter:
-                self._pass(rewriter)
+                try:
+                    self._pass(rewriter)
+                except _InUse as why:
+                    touched.update(rewriter.touched)
+                    raise NotForgotten(f"{why}; {_removed(touched)}") from None
             if not rewriter.touched:
                 break
             touched.update(rewriter.touched)
         else:
-            raise NotForgotten("others write this document into the root all the time: stop them, and run this again")
+            raise NotForgotten(
+                f"others write this document into the root all the time: stop them, then run this again; "
+                f"{_removed(touched)}"
+            )
         done = record.Done(mark, self._now(), self.by, touched.counts())
         for one in [*before, name]:
             record.finish(self.store, one, done)
@@ -99,7 +118,7 @@ class Forgetting:
             if one.begun.mark != mark and record.is_at_work(one.begun, self._now()):
                 raise NotForgotten(
                     f"somebody is forgetting another document here since {one.begun.at:%Y-%m-%d %H:%M} UTC: run this "
-                    "again when that is done"
+                    "again when that is done; nothing was removed"
                 )
         return [one.name for one in found if one.begun.mark == mark]
 
@@ -133,11 +152,11 @@ class Forgetting:
                 try:
                     runs.forget_in_unbuilt(rewriter, run, target, self.clock)
                 except Superseded:
-                    raise _is_open(run) from None
+                    raise self._in_use(run) from None
                 return
             case Standing.OPEN:
                 if not run.state.build_finished or runs.holds_in_shards(rewriter, run, target):
-                    raise _is_open(run)
+                    raise self._in_use(run)
                 return
             case Standing.DROPPED:
                 runs.reset(rewriter, run)
@@ -146,19 +165,44 @@ class Forgetting:
         if run.plan is not None:
             runs.forget_in_closed(rewriter, run, run.plan, target)
         if run.journal.refresh().entry != entry:
-            raise _is_open(run)
+            raise self._in_use(run)
+
+    def _in_use(self, run: Opened) -> _InUse:
+        place = run.place
+        ends_it = shlex.join(("lowtide", "cancel", self._job_file(run) or "JOB", "--run", place.run_id))
+        if run.is_unread:
+            how = f"was stopped, and nobody has read what it was answered: end it with `{ends_it}`"
+        else:
+            how = f"is not finished: let it finish, or end it with `{ends_it}`"
+        return _InUse(
+            f"run {place.run_id} of job {place.job}, window {place.window}, holds this document and {how}, then run "
+            "this again"
+        )
+
+    def _job_file(self, run: Opened) -> str:
+        """Which job file the run was asked for with, as far as that is noted."""
+        place = run.place
+        try:
+            asked = openruns.read_asked(self.store, place.job, place.window, place.run_id)
+        except CorruptJournal:
+            return ""
+        return asked.job_file if asked is not None else ""
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock(), UTC)
 
 
-def _is_open(run: Opened) -> NotForgotten:
-    place = run.place
-    return NotForgotten(
-        f"run {place.run_id} of job {place.job}, window {place.window}, holds this document and is not finished: let "
-        f"it finish, or stop it with `lowtide cancel JOB --window {place.window}`, then run this again; nothing of it "
-        "was changed"
-    )
+def _removed(touched: Touched) -> str:
+    """What a call has done that cannot go on."""
+    if not touched:
+        return "nothing was removed"
+    counts = touched.counts().items()
+    removed = ", ".join(f"{kind} {counted['entries']:,} in {_files(counted['files'])}" for kind, counted in counts)
+    return f"removed so far, and not to be brought back: {removed}; what is left goes when this is run again"
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 @contextmanager

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from lowtide.errors import NotFound
-from lowtide.forgetting.rewriting import Rewriter, parquet_without
+from lowtide.forgetting.rewriting import Rewriter, parquet_without, row_groups
 from lowtide.forgetting.target import Target
 from lowtide.protocols import Store
 
@@ -33,14 +33,10 @@ def address_in_results(store: Store, document_id: str) -> str:
     for path in result_files(store):
         try:
             with store.open(path) as source:
-                found = pq.read_table(
-                    source,
-                    columns=["document_uri"],
-                    filters=[("document_id", "=", document_id)],
-                    partitioning=None,
-                )
+                for rows in row_groups(source, ["document_id", "document_uri"]):
+                    found = rows.filter(pc.equal(rows["document_id"], document_id))
+                    if len(found):
+                        return str(found["document_uri"][0].as_py())
         except NotFound:
             continue
-        if len(found):
-            return str(found["document_uri"][0].as_py())
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -136,6 +136,27 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
+def row_groups(source: BinaryIO, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """These columns of a Parquet file, one row group at a time."""
+    file = pq.ParquetFile(source, pre_buffer=False)
+    for group in range(file.num_row_groups):
+        yield file.read_row_group(group, columns=columns, use_threads=False)
+
+
+def read_parquet(source: BinaryIO, columns: Sequence[str] | None = None) -> pa.Table:
+    """A whole Parquet file, or these columns of it.
+
+    Not by `read_table`: whatever it is told, it starts threads, and a process that has them may hang when it forks.
+    """
+    return pq.ParquetFile(source, pre_buffer=False).read(columns=columns, use_threads=False)
+
+
+def read_arrow(source: BinaryIO) -> pa.Table:
+    """A whole Arrow file, without threads as well: those that look ahead are started for anything but bytes at hand."""
+    data = pa.BufferReader(source.read())
+    return pa.ipc.open_file(data, options=pa.ipc.IpcReadOptions(use_threads=False)).read_all()
+
+
 def parquet_without(found_in: Callable[[pa.Table], npt.NDArray[np.bool_]], names: list[str]) -> Make:
     """Leave out the rows that `found_in` finds by the columns `names`, row group by row group.
 
@@ -180,7 +201,7 @@ def arrow_changed(change: Callable[[pa.Table], pa.Table | None], *, compression:
     """
 
     def make(source: BinaryIO, local: Path) -> int:
-        table = pa.ipc.open_file(source).read_all()
+        table = read_arrow(source)
         changed = change(table)
         if changed is None:
             return 0
@@ -196,7 +217,7 @@ def parquet_changed(change: Callable[[pa.Table], pa.Table | None]) -> Make:
     """The same for an index, or another table of a shard in Parquet."""
 
     def make(source: BinaryIO, local: Path) -> int:
-        table = pq.read_table(source, pre_buffer=False, use_threads=False)
+        table = read_parquet(source)
         changed = change(table)
         if changed is None:
             return 0

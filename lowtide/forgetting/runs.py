@@ -12,14 +12,21 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lowtide import events as e
 from lowtide.engine.building import questions_of
 from lowtide.errors import NotFound
 from lowtide.forgetting.cached import drop_entries
 from lowtide.forgetting.heirs import Key, Keyed, find_heirs, keys_of
-from lowtide.forgetting.rewriting import Rewriter, arrow_changed, parquet_changed, parquet_without, without_records
+from lowtide.forgetting.rewriting import (
+    Rewriter,
+    arrow_changed,
+    parquet_changed,
+    parquet_without,
+    read_arrow,
+    read_parquet,
+    without_records,
+)
 from lowtide.forgetting.shards import Findings, Heir, without_documents, without_ordinals
 from lowtide.forgetting.standing import Opened
 from lowtide.forgetting.target import Target
@@ -68,7 +75,7 @@ def lists(store: Store, place: RunPlace, target: Target) -> bool:
     """Whether the run reads, or has read, a file that may hold one of the documents."""
     try:
         with store.open(f"{place.prefix}/inputs.parquet") as source:
-            files = pq.read_table(source, columns=["uri"], pre_buffer=False, use_threads=False)
+            files = read_parquet(source, ["uri"])
     except NotFound:
         return False
     return bool(target.lies_in(files).any())
@@ -130,7 +137,7 @@ def address_in_shards(store: Store, run: Opened, document_id: str) -> str:
     """The address of the document with this id, as the run's shards have it; "" if they do not."""
     for shard in run.state.shards.values():
         with store.open(f"{run.prefix}/{shard.index}") as source:
-            index = pq.read_table(source, columns=["document_id", "document_uri"], pre_buffer=False, use_threads=False)
+            index = read_parquet(source, ["document_id", "document_uri"])
         found = index.filter(pa.compute.equal(index["document_id"], document_id))
         if len(found):
             return str(found["document_uri"][0].as_py())
@@ -139,7 +146,7 @@ def address_in_shards(store: Store, run: Opened, document_id: str) -> str:
 
 def _read_index(rewriter: Rewriter, run: Opened, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     with rewriter.store.open(f"{run.prefix}/{name}") as source:
-        return pq.read_table(source, columns=columns, pre_buffer=False, use_threads=False)
+        return read_parquet(source, columns)
 
 
 class _Shards:
@@ -188,7 +195,7 @@ class _Shards:
     def _keyed(self, shard: ShardState, findings: Findings) -> Iterator[Keyed]:
         if shard.rows:
             with self._rewriter.store.open(f"{self._run.prefix}/{shard.rows}") as source:
-                yield from keys_of(findings.mine, pa.ipc.open_file(source).read_all(), self._questions)
+                yield from keys_of(findings.mine, read_arrow(source), self._questions)
 
 
 def _forget_in_shard(

@@ -15,6 +15,7 @@ from lowtide.ownership import is_alive, this_owner
 from lowtide.plan import RunPlan
 from lowtide.protocols import Store
 from lowtide.rootwalk import RunPlace
+from lowtide.shards import Phase
 from lowtide.states import RunState
 
 PATIENCE = 3600.0
@@ -46,6 +47,18 @@ class Opened:
     @property
     def prefix(self) -> str:
         return self.place.prefix
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether it was stopped and its costs are known, and its answers are left at the provider, if there are any.
+
+        That is where a run ends whose job file asks something else by now. It may still be gone on with, and would
+        bring its answers back; so it is not closed before somebody gives them up.
+        """
+        state = self.state
+        out = any(shard.phase in (Phase.SUBMITTING, Phase.SUBMITTED) for shard in state.shards.values())
+        known = all(attempt.known_at for attempt in state.attempts.values())
+        return state.cancelled and state.build_finished and not state.settled and known and not out
 
 
 def look_at(store: Store, place: RunPlace, clock: Callable[[], float]) -> Opened:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lowtide import ids
+from lowtide.errors import ConfigError
 
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -28,8 +29,21 @@ class Target:
 
     @classmethod
     def of(cls, document: str, key: str | None = None) -> Target:
-        """What a user names: an address, with the key of a row or without, or a `document_id`."""
-        if key is None and _ID.fullmatch(document):
+        """What a user names: an address, with the key of a row or without, or a `document_id`.
+
+        Raises ConfigError where nothing is named, and for a key beside a `document_id`, which stands for one row by
+        itself.
+        """
+        if not document.strip():
+            raise ConfigError("--document: it is empty; expected a document_uri or document_id, as results show them")
+        if key is not None and not key:
+            raise ConfigError("--key: it is empty; leave it out to mean all that is at the address")
+        if _ID.fullmatch(document):
+            if key is not None:
+                raise ConfigError(
+                    f"--key: found beside {document!r}, which is a document_id, and names one document by itself; a "
+                    "key goes with the address of a file of rows"
+                )
             return cls("", document)
         return cls(document, "" if key is None else ids.document_id(document, key))
 

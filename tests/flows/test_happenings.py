@@ -107,6 +107,26 @@ def test_a_run_that_cannot_go_on_is_told_of_once_a_day(folder: Path) -> None:
     assert "tides.yaml:1" in events[1]["payload"]["reason"]
 
 
+def test_a_provider_that_cannot_be_asked_is_named_in_the_message_of_the_tick(folder: Path, emulator: Emulator) -> None:
+    emulator.faults([{"on": ["get", "list"], "do": "error_before", "times": "forever"}])
+    run_due(write_job(folder), window="all")
+    state = advance_root(str(folder / "out"), return_state=True)
+    result = state.result()
+    assert isinstance(result, dict)
+    [run] = result["runs"]
+    assert (run["outcome"], run["state"]) == ("advanced", "waiting for answers")
+    assert run["error"].startswith("openai-batch could not be asked: ")
+    assert "tides, window all: openai-batch could not be asked: " in str(state.message)
+    assert sum(emulator.struck()) > 0
+    emulator.faults([])
+    told = []
+    for _ in range(20):
+        if not (runs := advance_root(str(folder / "out"))["runs"]):
+            break
+        told += [each["error"] for each in runs]
+    assert set(told) == {""}
+
+
 def test_what_is_asked_of_a_scheduled_run_holds_for_the_ticks(folder: Path, emulator: Emulator) -> None:
     run_due(write_job(folder), window="all", max_usd="0.001")
     advance_root(str(folder / "out"))

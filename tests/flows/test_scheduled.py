@@ -15,13 +15,16 @@ from prefect.utilities.callables import parameter_schema
 from support.command import Bench, write_documents
 
 from lowtide.calendars import Calendar
+from lowtide.connectors.assembly import assemble
 from lowtide.connectors.stores import open_store
+from lowtide.engine import open_run
 from lowtide.flows.reconciling import of_month
 from lowtide.flows.scheduled import BackendKind, run_due, windows_due
 from lowtide.flows.tick import advance_root
 from lowtide.job import load_job
 from lowtide.job.model import BACKENDS
 from lowtide.openruns import list_open
+from lowtide.windows import parse_window
 
 SCHEDULE = "schedule: {every: day, lateness: 36h}\n"
 
@@ -93,6 +96,43 @@ def test_a_run_whose_job_file_is_broken_is_told_of_and_the_others_go_on(bench: B
     told = {each["job"]: each for each in result["runs"]}
     assert told["ebbs"]["outcome"] == "failed"
     assert "other.yaml:1" in told["ebbs"]["error"]
+
+
+@pytest.mark.usefixtures("server")
+def test_a_run_that_was_asked_for_from_a_laptop_too_goes_on_where_the_worker_is(bench: Bench) -> None:
+    day = write_day(bench, 1, 2)
+    run_due(str(bench.job))
+    laptop = bench.folder / "laptop.yaml"
+    laptop.write_text(bench.job.read_text())
+    job = load_job(laptop)
+    open_run(assemble(job, parse_window(day, job.zone)))
+    [found] = list_open(open_store(bench.root))
+    assert found.asked.job_files == (str(laptop), str(bench.job))
+    # Where the tick runs there is no such file.
+    laptop.unlink()
+    assert tick_until_done(bench) >= 1
+    assert rows_of(bench) == {day: 4}
+
+
+@pytest.mark.usefixtures("server")
+def test_a_note_that_cannot_be_read_is_told_of_and_measured_and_the_others_go_on(bench: Bench) -> None:
+    day = write_day(bench, 1, 2)
+    run_due(str(bench.job))
+    note = Path(bench.root) / "open/ebbs/all/0123456789abcdef"
+    note.parent.mkdir(parents=True)
+    note.write_text("{")
+    for _ in range(100):
+        state = advance_root(bench.root, return_state=True)
+        if rows_of(bench):
+            break
+    assert rows_of(bench) == {day: 4}
+    result = state.result()
+    assert isinstance(result, dict)
+    told = {each["job"]: each for each in result["runs"]}
+    assert (told["ebbs"]["outcome"], told["ebbs"]["run_id"]) == ("failed", "0123456789abcdef")
+    assert "open/ebbs/all/0123456789abcdef: not a note of an open run" in str(state.message)
+    metrics = (Path(bench.root) / "metrics/lowtide.prom").read_text()
+    assert 'lowtide_open_runs{job="ebbs",state="unreadable"} 1\n' in metrics
 
 
 @pytest.mark.usefixtures("server")

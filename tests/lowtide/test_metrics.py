@@ -79,6 +79,18 @@ def test_an_empty_root_and_caps_that_cannot_be_read() -> None:
     assert samples_of(render(snapshot(store, now=1.0)))["lowtide_caps_unreadable", ()] == 1
 
 
+def test_a_note_that_cannot_be_read_is_counted_and_the_others_are_measured() -> None:
+    store, provider, clock = MemoryStore(), Provider(), Clock()
+    work = work_on(store, StandInBackend(provider, instantly=False), ListedDocuments(TEXTS))
+    open_run(replace(work, job="well"), clock=clock).advance()
+    store.write("open/broken/all/0123456789abcdef", b"{")
+    found = samples_of(render(snapshot(store, now=clock.now)))
+    assert found["lowtide_open_runs", (("job", "broken"), ("state", "unreadable"))] == 1
+    assert found["lowtide_open_runs", (("job", "well"), ("state", "unreadable"))] == 0
+    assert found["lowtide_open_runs", (("job", "well"), ("state", "asking"))] == 1
+    assert found["lowtide_open_batches", (("backend", "stand-in"),)] == 3
+
+
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r"), min_size=1, max_size=12)
 usd = st.decimals(min_value=Decimal(-10), max_value=Decimal(10**9), places=12)
 

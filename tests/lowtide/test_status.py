@@ -11,7 +11,7 @@ from support.standins import ListedDocuments, MemoryStore, Provider, StandInBack
 
 from lowtide.engine import Run, open_run
 from lowtide.events import CancelRequested
-from lowtide.openruns import Asked
+from lowtide.openruns import Asked, path_of
 from lowtide.records import FileInfo
 from lowtide.status import (
     APPROVAL,
@@ -149,6 +149,31 @@ def test_one_that_cannot_be_read_is_told_of_and_the_others_are_shown() -> None:
     assert [(run.job, run.state) for run in found.runs] == [("broken", UNREADABLE), ("well", BUILDING)]
     assert len(found.warnings) == 2
     assert broken.plan.run_id in found.warnings[0]
+
+
+def test_a_run_whose_note_cannot_be_read_is_shown_with_what_to_do_and_so_are_the_others() -> None:
+    store, provider, clock = MemoryStore(), Provider(), Clock()
+    asking = begun(store, provider, clock, job="broken")
+    asking.advance()
+    begun(store, provider, clock, job="well")
+    path = path_of("broken", asking.plan.window, asking.plan.run_id)
+    store.write(path, b"{")
+    store.write("open/nowhere/all/0123456789abcdef", b"")
+    found = root_status(store, now=clock())
+    assert [(run.job, run.state) for run in found.runs] == [
+        ("broken", UNREADABLE),
+        ("nowhere", UNREADABLE),
+        ("well", BUILDING),
+    ]
+    broken = found.runs[0]
+    # Its batches are out and paid for all the same.
+    assert (broken.batches, broken.requests) == (3, 10)
+    assert store.uri_of(path) in broken.reason
+    assert "write {} into it" in broken.reason
+    assert [warning.split(": ")[0] for warning in found.warnings] == [
+        store.uri_of(path),
+        store.uri_of("open/nowhere/all/0123456789abcdef"),
+    ]
 
 
 def test_ages_fit_five_characters() -> None:

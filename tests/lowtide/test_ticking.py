@@ -12,9 +12,10 @@ from lowtide import openruns
 from lowtide.engine import Run, open_run
 from lowtide.engine.run import drive
 from lowtide.errors import ConfigError, MissingExtra, StoreError, Transient
+from lowtide.events import Building, CancelRequested
 from lowtide.openruns import Asked
 from lowtide.plan import Work
-from lowtide.records import FileInfo
+from lowtide.records import BatchStatus, FileInfo
 from lowtide.ticking import Taken, take_turns, turns
 from lowtide.windows import parse_window
 
@@ -229,3 +230,230 @@ def test_a_note_that_is_taken_back_while_the_run_is_asked_for_is_written_again(r
     assert [found.run_id for found in openruns.list_open(root.store)] == [run.plan.run_id]
     assert root.tick()["daily"].outcome == "advanced"
     assert root.provider.batches
+
+
+LAPTOP, WORKER = "/home/me/ebb.yaml", "/jobs/ebb.yaml"
+
+
+def asked_with(root: Root, *job_files: str) -> Run:
+    """The run, asked for with one job file after another, each on its own machine."""
+    for path in job_files:
+        run = open_run(replace(root.work("ebb"), asked=Asked(job_file=path)))
+    return run
+
+
+def test_a_run_asked_for_from_a_laptop_too_goes_on_by_the_job_file_that_is_there(root: Root) -> None:
+    asked_with(root, WORKER, LAPTOP)
+    tried: list[str] = []
+
+    def on_the_worker(job_file: str, window: str, asked: Asked) -> Work:
+        tried.append(job_file)
+        if job_file == LAPTOP:
+            raise ConfigError(f"{job_file}: no such file")
+        return root.assemble(job_file, window, asked)
+
+    assert root.tick(on_the_worker)["ebb"].outcome == "advanced"
+    assert tried == [LAPTOP, WORKER]
+    [found] = openruns.list_open(root.store)
+    assert found.asked.job_files == (LAPTOP, WORKER)
+    root.answer_all()
+    assert root.tick(on_the_worker)["ebb"].state == "published"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_job_file_that_asks_otherwise_by_now_is_passed_over(root: Root, begun: bool) -> None:
+    run = asked_with(root, WORKER, LAPTOP)
+    if begun:
+        advance(run)
+
+    def assemble(job_file: str, window: str, asked: Asked) -> Work:
+        made = root.assemble(job_file, window, asked)
+        if job_file != LAPTOP:
+            return made
+        backend = StandInBackend(root.provider, instantly=False)
+        backend.model = "echo-2"
+        return replace(made, backend=backend, reading={"uri": "elsewhere"})
+
+    root.tick(assemble)
+    root.answer_all()
+    assert root.tick(assemble)["ebb"].state == "published"
+    assert max(root.provider.processed.values()) == 1
+
+
+def test_if_no_job_file_can_be_used_each_is_named_with_the_reason(root: Root) -> None:
+    asked_with(root, "/third/ebb.yaml", WORKER, LAPTOP)
+    errors: dict[str, Exception] = {
+        LAPTOP: ConfigError("no such file"),
+        WORKER: MissingExtra("Azure storage", "azure", "azure-storage-blob"),
+    }
+
+    def assemble(job_file: str, window: str, asked: Asked) -> Work:
+        if job_file in errors:
+            raise errors[job_file]
+        return root.work("flow", window)
+
+    told = root.tick(assemble)["ebb"]
+    assert told.outcome == "failed"
+    assert f"{LAPTOP}: no such file" in told.error
+    assert f"{WORKER}: Azure storage needs" in told.error
+    assert "/third/ebb.yaml: is for job flow" in told.error
+    # What may pass for one of them is worth another try.
+    errors[WORKER] = Transient("no answer from the store")
+    told = root.tick(assemble)["ebb"]
+    assert told.outcome == "troubled"
+    assert "no answer from the store" in told.error
+
+
+def test_a_note_that_cannot_be_read_does_not_stop_the_later_run_of_its_window(root: Root) -> None:
+    first = open_run(root.work("ebb"))
+    advance(first)
+    second = open_run(root.work("ebb", texts={uri: f"another {text}" for uri, text in TEXTS.items()}))
+    root.store.write(openruns.path_of("ebb", "2026-11-20", first.plan.run_id), b"{")
+    taken = list(take_turns(root.store, root.assemble, advance))
+    assert [(each.run_id, each.outcome) for each in taken] == [
+        (first.plan.run_id, "failed"),
+        (second.plan.run_id, "advanced"),
+    ]
+    assert "not a note of an open run" in taken[0].error
+    for _ in range(4):
+        root.answer_all()
+        root.tick()
+    assert not list(openruns.ids_of(root.store, "ebb", "2026-11-20"))
+    assert second.refresh().published_at
+
+
+def test_a_damaged_note_is_mended_as_its_message_says(root: Root) -> None:
+    first = open_run(root.work("ebb"))
+    advance(first)
+    note = openruns.path_of("ebb", "2026-11-20", first.plan.run_id)
+    root.store.write(note, b"{")
+    assert "write {} into it" in root.tick()["ebb"].error
+    root.store.write(note, b"{}")
+    assert "not noted which job file" in root.tick()["ebb"].error
+    # Other documents are there by now: what the first run has out is wound down all the same.
+    open_run(root.work("ebb", texts={uri: f"another {text}" for uri, text in TEXTS.items()}))
+    for _ in range(4):
+        root.answer_all()
+        root.tick()
+    assert first.refresh().settled
+    assert not list(openruns.list_open(root.store))
+
+
+def test_an_earlier_run_is_not_taken_up_because_the_note_of_the_later_one_cannot_be_read(root: Root) -> None:
+    first = open_run(root.work("ebb"))
+    second = open_run(root.work("ebb", texts={uri: f"another {text}" for uri, text in TEXTS.items()}))
+    root.store.write(openruns.path_of("ebb", "2026-11-20", second.plan.run_id), b"{")
+    [taken] = take_turns(root.store, root.assemble, advance)
+    assert (taken.run_id, taken.outcome) == (second.plan.run_id, "failed")
+    assert not root.provider.batches
+    assert not first.refresh().build_finished
+
+
+def test_a_run_that_was_cancelled_before_it_was_read_is_told_of_once(root: Root) -> None:
+    run = open_run(root.work("ebb"))
+    run.context.journal.append(CancelRequested(at=run.context.clock()))
+    # As the flow does, which makes no pass over a run that has nothing left to do.
+    [taken] = take_turns(root.store, root.assemble, lambda run: "cancelled")
+    assert (taken.state, taken.error) == ("cancelled", "")
+    assert root.tick() == {}
+    assert root.provider.batches == {}
+
+
+def test_a_cancelled_run_that_has_batches_out_stays_open(root: Root) -> None:
+    run = open_run(root.work("ebb"))
+    advance(run)
+    run.context.journal.append(CancelRequested(at=run.context.clock()))
+    for _ in range(2):
+        list(take_turns(root.store, root.assemble, lambda run: "cancelling"))
+        assert [found.run_id for found in openruns.list_open(root.store)] == [run.plan.run_id]
+    # One pass stops them, the next one sees that.
+    root.tick()
+    root.tick()
+    assert not list(openruns.list_open(root.store))
+
+
+def test_who_cancels_such_a_run_closes_it(root: Root) -> None:
+    run = open_run(root.work("ebb"))
+    run.context.journal.append(CancelRequested(at=run.context.clock()))
+    assert drive(run, poll=0.0).done
+    assert not list(openruns.list_open(root.store))
+
+
+def test_a_cancelled_run_keeps_its_note_as_long_as_somebody_may_be_reading_its_documents(root: Root) -> None:
+    run = open_run(root.work("ebb"))
+    now = run.context.clock()
+    elsewhere = "another-host:1:0:0"
+    run.context.journal.append(Building(at=now, owner=elsewhere, expires=now + 3600), CancelRequested(at=now))
+    for _ in range(2):
+        assert set(root.tick()) == {"ebb"}
+    run.context.journal.append(Building(at=now, owner=elsewhere, expires=now - 1))
+    assert set(root.tick()) == {"ebb"}
+    assert root.tick() == {}
+
+
+def test_a_cancelled_run_that_is_asked_for_again_is_open_again(root: Root) -> None:
+    run = open_run(root.work("ebb"))
+    run.context.journal.append(CancelRequested(at=run.context.clock()))
+    root.tick()
+    open_run(root.work("ebb"))
+    root.tick()
+    root.answer_all()
+    assert root.tick()["ebb"].state == "published"
+
+
+def test_a_cancelled_run_that_is_asked_for_while_its_note_is_taken_back_stays_open(root: Root) -> None:
+    run = open_run(root.work("ebb"))
+    run.context.journal.append(CancelRequested(at=run.context.clock()))
+    delete = root.store.delete
+
+    def delete_and_ask(path: str) -> None:
+        delete(path)
+        root.store.delete = delete  # type: ignore[method-assign]
+        open_run(root.work("ebb"))
+
+    root.store.delete = delete_and_ask  # type: ignore[method-assign]
+    root.tick()
+    assert [found.run_id for found in openruns.list_open(root.store)] == [run.plan.run_id]
+
+
+class Down(StandInBackend):
+    """Its provider takes batches, and does not say what has become of them."""
+
+    def poll(self, batch_id: str) -> BatchStatus:
+        raise Transient("503 Service Unavailable")
+
+
+def test_a_provider_that_cannot_be_asked_is_told_of_and_stops_nothing(root: Root) -> None:
+    open_run(root.work("ebb"))
+    assert root.tick()["ebb"].error == ""
+
+    def down(job_file: str, window: str, asked: Asked) -> Work:
+        return replace(root.assemble(job_file, window, asked), backend=Down(root.provider))
+
+    told = root.tick(down)["ebb"]
+    assert (told.outcome, told.state) == ("advanced", "open")
+    assert told.error == "stand-in could not be asked: 503 Service Unavailable"
+    root.answer_all()
+    told = root.tick()["ebb"]
+    assert (told.state, told.error) == ("published", "")
+
+
+def test_a_provider_that_cannot_be_asked_about_an_earlier_run_is_told_of(root: Root) -> None:
+    advance(open_run(root.work("ebb")))
+    open_run(root.work("ebb", texts={uri: f"another {text}" for uri, text in TEXTS.items()}))
+
+    def down(job_file: str, window: str, asked: Asked) -> Work:
+        return replace(root.assemble(job_file, window, asked), backend=Down(root.provider))
+
+    assert root.tick(down)["ebb"].error == "stand-in could not be asked: 503 Service Unavailable"
+
+
+def test_trouble_with_a_provider_is_forgotten_once_it_answers(root: Root) -> None:
+    run = open_run(root.work("ebb"))
+    advance(run)
+    there, run.context.work = run.context.work, replace(run.context.work, backend=Down(root.provider))
+    advance(run)
+    assert "503" in run.blind
+    run.context.work = there
+    advance(run)
+    assert run.blind == ""

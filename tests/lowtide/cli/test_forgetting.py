@@ -85,3 +85,28 @@ def test_an_empty_root_has_no_runs(tmp_path: Path) -> None:
     empty = bench.lowtide("status", "--root", str(tmp_path / "nothing"))
     assert empty.returncode == 3
     assert "no run has been begun" in empty.stderr
+
+
+def test_a_mistyped_root_is_not_taken_for_one_in_which_nothing_is_left(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for root in (tmp_path / "nothing", tmp_path):
+        refused = bench.lowtide("forget", "--root", str(root), "--document", "file:///a.txt", "--yes")
+        assert refused.returncode == 2
+        assert f"--root: {root.as_uri()} is no root of Lowtide" in refused.stderr
+    assert not (tmp_path / "nothing").exists()
+    (tmp_path / "out/runs/tides/all").mkdir(parents=True)
+    (tmp_path / "out/runs/tides/all/latest").write_text("0123456789abcdef")
+    assert bench.lowtide("forget", "--root", bench.root, "--document", "file:///a.txt").returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--document", ""), "--document: it is empty"),
+        (("--document", "9f86d081884c7d659a2feaa0c55ad015", "--key", "4711"), "which is a document_id"),
+    ],
+)
+def test_what_names_no_document_is_bad_input(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    refused = Bench(tmp_path).lowtide("forget", "job.yaml", *options)
+    assert refused.returncode == 2
+    assert said in refused.stderr

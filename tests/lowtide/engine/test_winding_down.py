@@ -87,6 +87,28 @@ def test_a_run_whose_prompt_is_put_back_collects_what_was_counted_and_its_ledger
     assert spent(account(store, clock)) == PRICE.amount(provider.bill)
 
 
+def test_what_was_counted_stays_counted_if_the_answers_are_gone_when_the_prompt_is_put_back() -> None:
+    store, provider, clock = MemoryStore(), Provider(), Clock()
+    work = begun(store, provider, clock)
+    for batch_id in list(provider.batches):
+        provider.finish(batch_id)
+    changed = find_run(asking_otherwise(work, provider), clock=clock)
+    assert changed is not None
+    while not wind_down(changed):
+        clock.now += 60
+
+    class Emptied(StandInBackend):
+        def outputs(self, batch_id: str):  # type: ignore[no-untyped-def]  # as StandInBackend says
+            raise Transient("404: no such file")
+
+    back = find_run(replace(work, backend=Emptied(provider)), clock=clock)
+    assert back is not None
+    assert back.state.cancelled
+    assert finish(back, seconds=50, clock=clock).done
+    assert billed(store, back) == provider.bill
+    assert spent(account(store, clock)) == PRICE.amount(provider.bill)
+
+
 def test_a_surplus_batch_of_a_run_whose_prompt_was_changed_is_counted_as_well() -> None:
     store, provider, clock = MemoryStore(), Provider(), Clock()
     work = work_on(store, StandInBackend(provider, instantly=False), TEXTS, price=PRICE, shard_records=10)

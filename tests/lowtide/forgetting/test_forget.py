@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,12 +17,15 @@ from hypothesis import strategies as st
 from support.engine_support import Clock, finish, ledger
 from support.remains import remains
 from support.standins import ListedDocuments, MemoryStore, Provider, StandInBackend, echo_operation, ok, work_on
+from support.world import WatchedStore
 
 from lowtide import ids
-from lowtide.engine import Run, open_run
-from lowtide.errors import LowtideError
+from lowtide.engine import Run, end_run, find_run, open_run
+from lowtide.errors import ConfigError, LowtideError
 from lowtide.events import CancelRequested
 from lowtide.forgetting import Forgetting, NotForgotten, Target
+from lowtide.openruns import Asked, path_of
+from lowtide.plan import Work
 from lowtide.records import DocumentBatch, FileInfo
 from lowtide.windows import Window
 
@@ -222,6 +226,16 @@ def test_one_that_was_never_asked_and_is_asked_for_again_stays_forgotten() -> No
     assert len(provider.processed) == 8
 
 
+def test_a_shard_of_which_all_is_forgotten_is_not_sent_when_it_is_asked_for_again() -> None:
+    store, provider = MemoryStore(), Provider()
+    run_of(store, provider, TEXTS, run_usd=Decimal("0.0000001"), shard_records=1)
+    Forgetting(store, Target.of("doc-3")).perform()
+    run_of(store, provider, TEXTS, shard_records=1)
+    assert len(provider.batches) == 8
+    assert all(all(batch.lines) for batch in provider.batches.values())
+    assert {row["document_uri"] for row in rows_of(store)} == set(TEXTS) - {"doc-3"}
+
+
 def test_a_document_with_the_same_text_keeps_its_answer_and_takes_the_record_over() -> None:
     store, provider = MemoryStore(), Provider()
     texts: dict[str, str | None] = {"a": "the same", "b": "else", "c": "the same", "d": "the same"}
@@ -344,6 +358,125 @@ def test_a_run_that_has_read_nothing_goes_on_without_it() -> None:
     assert finish(run).done
     assert {row["document_uri"] for row in rows_of(store)} == set(TEXTS) - {"doc-3"}
     assert "words of person 3." not in provider.processed
+
+
+def begun_and_asked_otherwise(store: MemoryStore, provider: Provider) -> tuple[Work, Run]:
+    """A run whose batches were answered, and whose prompt was changed before anybody read them: another one is done."""
+    work = work_on(store, StandInBackend(provider, instantly=False), ListedDocuments(TEXTS))
+    run = open_run(work)
+    run.advance()
+    for batch_id in list(provider.batches):
+        provider.finish(batch_id)
+    assert finish(open_run(asking_otherwise(work, provider))).done
+    return work, run
+
+
+def asking_otherwise(work: Work, provider: Provider) -> Work:
+    return replace(work, operations=(echo_operation("renamed"),), backend=StandInBackend(provider))
+
+
+def ended(work: Work, provider: Provider, run: Run) -> None:
+    seen = find_run(asking_otherwise(work, provider), run_id=run.plan.run_id)
+    assert seen is not None
+    end_run(seen, poll=0.0)
+
+
+def test_a_run_whose_prompt_was_changed_is_in_the_way_until_it_is_ended() -> None:
+    store, provider = MemoryStore(), Provider()
+    work, run = begun_and_asked_otherwise(store, provider)
+    before = rows_of(store)
+    with pytest.raises(NotForgotten, match=f"nobody has read.*lowtide cancel JOB --run {run.plan.run_id}`.*nothing"):
+        Forgetting(store, Target.of("doc-3")).perform()
+    assert rows_of(store) == before
+    ended(work, provider, run)
+    cost = ledger(store, run)
+    assert Forgetting(store, Target.of("doc-3")).perform()
+    assert remains(store.objects, words_of("doc-3", TEXTS["doc-3"])) == []
+    assert rows_of(store) == others(before, "doc-3")
+    assert ledger(store, run) == cost
+
+
+def test_a_run_that_was_ended_and_is_asked_for_again_does_not_bring_it_back() -> None:
+    store, provider = MemoryStore(), Provider()
+    work, run = begun_and_asked_otherwise(store, provider)
+    ended(work, provider, run)
+    Forgetting(store, Target.of("doc-3")).perform()
+    bill = dict(provider.bill)
+    assert finish(open_run(replace(work, backend=StandInBackend(provider)))).done
+    assert remains(store.objects, words_of("doc-3", TEXTS["doc-3"])) == []
+    assert provider.bill == bill, "what was paid is not paid twice"
+    assert finish(open_run(replace(work, backend=StandInBackend(provider)), retry=True)).done
+    assert {row["document_uri"]: row["output_text"] for row in rows_of(store)} == {
+        uri: text for uri, text in TEXTS.items() if uri != "doc-3"
+    }
+    assert remains(store.objects, words_of("doc-3", TEXTS["doc-3"])) == []
+
+
+def test_another_with_the_same_text_takes_the_record_over_in_a_run_that_was_ended() -> None:
+    store, provider = MemoryStore(), Provider()
+    texts: dict[str, str | None] = {"a": "the same", "b": "else", "c": "the same"}
+    work = work_on(store, StandInBackend(provider, instantly=False), ListedDocuments(texts))
+    run = open_run(work)
+    run.advance()
+    ended(work, provider, run)
+    assert Forgetting(store, Target.of("a")).perform()
+    assert remains(store.objects, [ids.document_id("a", "")]) == []
+    back = open_run(replace(work, backend=StandInBackend(provider)), retry=True)
+    assert finish(back).done
+    assert {row["document_uri"]: row["output_text"] for row in rows_of(store)} == {"b": "else", "c": "the same"}
+
+
+def test_the_refusal_names_the_job_file_that_the_run_goes_by() -> None:
+    store, provider = MemoryStore(), Provider()
+    work = work_on(store, StandInBackend(provider, instantly=False), ListedDocuments(TEXTS))
+    run = open_run(replace(work, asked=Asked(job_file="/jobs/the weekly.yaml")))
+    run.advance()
+    with pytest.raises(NotForgotten) as refused:
+        Forgetting(store, Target.of("doc-3")).survey()
+    assert f"`lowtide cancel '/jobs/the weekly.yaml' --run {run.plan.run_id}`" in str(refused.value)
+    assert str(refused.value).endswith("; nothing was removed")
+    store.write(path_of("test", "all", run.plan.run_id), b"no note")
+    with pytest.raises(NotForgotten, match="lowtide cancel JOB --run"):
+        Forgetting(store, Target.of("doc-3")).survey()
+
+
+def test_the_refusal_says_what_was_removed_before_it() -> None:
+    store, provider = MemoryStore(), Provider()
+    work = work_on(MemoryStore(), StandInBackend(provider), ListedDocuments(TEXTS))
+    first = open_run(replace(work, root=store))
+    assert finish(first).done
+    run_of(store, provider, {**TEXTS, "late": "more"})
+    asked: list[Run] = []
+
+    def ask_again(point: str) -> None:
+        if point.startswith("after replace runs/") and not asked:
+            asked.append(open_run(replace(work, root=store)))
+
+    with pytest.raises(NotForgotten) as refused:
+        Forgetting(WatchedStore(store, ask_again), Target.of("doc-3")).perform()
+    assert asked
+    said = re.search(r"removed so far, and not to be brought back: (.*); what is left goes", str(refused.value))
+    assert said is not None, str(refused.value)
+    assert re.match(r"[a-z]+ \d+ in \d+ files?", said[1])
+    assert "nothing" not in str(refused.value)
+    assert remains(store.objects, words_of("doc-3"))
+    assert finish(asked[0]).done
+    Forgetting(store, Target.of("doc-3")).perform()
+    assert remains(store.objects, words_of("doc-3", TEXTS["doc-3"])) == []
+
+
+@pytest.mark.parametrize(
+    ("document", "key", "said"),
+    [
+        ("", None, "--document: it is empty"),
+        (" ", "k1", "--document: it is empty"),
+        ("file.jsonl", "", "--key: it is empty"),
+        ("9f86d081884c7d659a2feaa0c55ad015", "k1", "which is a document_id"),
+    ],
+)
+def test_what_names_no_document_is_bad_input(document: str, key: str | None, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Target.of(document, key)
 
 
 class Stopping(ListedDocuments):
