@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -100,7 +101,7 @@ def backfill_job(
         exact: Read all documents for the plan, and not a sample.
         again: Ask and pay once more what was asked before: for `failed` and `all`.
         cancel: Stop what is open; windows that are done are kept.
-        wait: Seconds that this flow run looks after its windows.
+        wait: Seconds that this flow run looks after its windows, and that its page asks; with 0, it opens what it may.
     """
     asked = {"job": job, "first": first, "last": last, "by": by, "reprocess": reprocess, "backends": backends}
     until = time.monotonic() + wait
@@ -142,12 +143,15 @@ def _approved(place: Place, planned: Planned, approved_usd: Decimal | None, wait
     # From now on it can be found, and approved from elsewhere.
     domain.write_backfill(place.root, found)
 
-    def elsewhere() -> bool:
+    def elsewhere() -> Backfill | None:
         kept = domain.read_backfill(place.root, found.wanted.job, found.id)
-        return kept is not None and kept.covers(planned.total)
+        return kept if kept is not None and kept.covers(planned.total) else None
 
-    if not approval.ask_on_page(question(planned), wait, elsewhere):
+    if not approval.ask_on_page(question(planned), wait, lambda: elsewhere() is not None):
         return None
+    kept = elsewhere()
+    if kept is not None and kept.approved_usd is not None:
+        return planned.approved(kept.approved_usd, kept.approved_by)
     return planned.approved(planned.total, approval.ON_PAGES)
 
 
@@ -156,7 +160,7 @@ def _drive(place: Place, planned: Planned, children: Children | None, most: int,
 
     Without `children`, all is left to the tick.
     """
-    log, seen = get_run_logger(), set[str]()
+    log, seen, looks = get_run_logger(), set[str](), count()
 
     def advance(run: Run, listen: Listener) -> Progress:
         over, window = domain.is_over(run.refresh()), run.plan.window
@@ -170,14 +174,19 @@ def _drive(place: Place, planned: Planned, children: Children | None, most: int,
         said = f": {window.why}" if window.why else ""
         log.info("window %s: %s, %s USD%s", window.window, window.stand, money.exact(window.usd), said)
 
+    def leave() -> bool:
+        # Each opens what it may, however little time it has: else they would hand over to each other for ever.
+        return next(looks) > 0 and time.monotonic() >= until
+
     return Drive(
         planned.found,
         place.work_of,
         planned.allotments,
         most=most,
+        sleep=lambda seconds: time.sleep(max(min(seconds, until - time.monotonic()), 0.0)),
         ended=ended,
         advance=advance,
-        leave=lambda: time.monotonic() > until,
+        leave=leave,
     )
 
 
@@ -205,7 +214,7 @@ def _tell(place: Place, planned: Planned, drive: Drive, ended: Sequence[Ended]) 
     said = ", ".join(f"{number} {word}" for word, number in counts.most_common())
     said = f"backfill {found.id}: {said}; {money.exact(spent)} USD for those that have ended"
     if drive.left:
-        said += _hand_over(found.id)
+        said += _hand_over(found.id, place.range)
     get_run_logger().info("%s", said)
     data = {"backfill": found.id, "spent_usd": money.exact(spent), "windows": standing}
     return Completed(message=said, data=data)
@@ -217,13 +226,13 @@ def _nothing(why: str, found: Backfill | None) -> State[dict[str, object]]:
     return Completed(message=said, data={"backfill": found.id if found else "", "spent_usd": "0", "windows": {}})
 
 
-def _hand_over(backfill: str) -> str:
-    """Let a further flow run go on, if this one is of a deployment."""
+def _hand_over(backfill: str, windows: Mapping[str, str]) -> str:
+    """Let a further flow run go on with the same windows, if this one is of a deployment."""
     if deployment.id is None:
         return "; run it again to go on"
     run_deployment(
         UUID(str(deployment.id)),
-        parameters=flow_run.parameters,
+        parameters={**flow_run.parameters, **windows},
         scheduled_time=datetime.now(UTC) + HAND_OVER,
         timeout=0,
         as_subflow=False,

@@ -15,7 +15,7 @@ import msgspec
 from lowtide import backfill as domain
 from lowtide import money
 from lowtide.backfill import Allotments, Backfill, PlannedWindow, Reprocess
-from lowtide.calendars import parse_every
+from lowtide.calendars import Calendar, is_last, parse_every
 from lowtide.connectors.assembly import assemble
 from lowtide.job import load_job
 from lowtide.openruns import Asked
@@ -27,7 +27,8 @@ from lowtide.windows import Window
 class Place:
     """Where a backfill happens, by the parameters of its flow. `now` is what the window `last` goes by.
 
-    Which one is meant is said by `job`, `first`, `last`, `by`, `reprocess` and `backends`. Raises ConfigError.
+    Which one is meant is said by `job`, `first`, `last`, `by`, `reprocess` and `backends`. `range` is `first` and
+    `last` by names that mean the same at any time. Raises ConfigError.
     """
 
     def __init__(self, asked: Mapping[str, object], now: datetime) -> None:
@@ -36,7 +37,8 @@ class Place:
         by = asked.get("by")
         every = parse_every(str(by)) if by else None
         calendar = self.job.calendar
-        span = domain.span_of(calendar, str(asked["first"]), str(asked["last"]), now)
+        self.range = {name: _lasting(calendar, str(asked[name]), now) for name in ("first", "last")}
+        span = domain.span_of(calendar, self.range["first"], self.range["last"], now)
         self.windows = domain.windows_of(calendar, span, every)
         self.first = assemble(self.job, self.windows[0], asked=Asked(backends=self._backends))
         reprocess = cast("Reprocess", asked.get("reprocess") or "missing")
@@ -67,6 +69,10 @@ class Place:
         planned = domain.plan_backfill(found, windows, self.work_of, ended=ended, exact=exact, clock=time.time)
         found = domain.with_windows(found, planned, at=found.asked_at or time.time())
         return Planned(found, planned, allotments, allotments.spent)
+
+
+def _lasting(calendar: Calendar, window: str, now: datetime) -> str:
+    return calendar.last(now).name if is_last(window) else window
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ def _fitting_run(work: Work, run_id: str, clock: Callable[[], float]) -> Run:
     run = engine.with_chores(found)
     if run.decide().done and not run.chores:
         return run
-    run.check_fits()
+    run.fit.check()
     plan = run.plan
     if not run.state.build_finished and run_id_of(work, plan.inputs_sha256, plan.refresh) != plan.run_id:
         raise StalePlan(

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from lowtide.calendars import parse_every
-from lowtide.connectors.stores import open_store
+from lowtide.connectors.stores import open_store, split_glob
+from lowtide.connectors.stores.addresses import local_path, scheme_of
 from lowtide.errors import ConfigError
 from lowtide.job import Job
 from lowtide.job.times import check_cron
@@ -44,6 +46,9 @@ BILL_CRON = "30 6 8 * *"
 """On the 8th of the month: AWS and Azure go on correcting a month's bill for some days after it has ended."""
 
 _LONGEST_NAME = 40
+_NOT_IN_NAMES = frozenset("/%&<>")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +96,15 @@ def times_of(
     if cron is not None:
         if every is not None or at is not None:
             raise ConfigError("--cron: found together with --every or --at; expected one or the other")
-        return Times(_checked("--cron", cron), zone)
-    if every is not None and parse_every(every) != job.schedule.length:
+        return Times(_option("--cron", check_cron, cron), zone)
+    if every is not None and (wanted := _option("--every", parse_every, every)) != job.schedule.length:
         raise ConfigError(
             f"--every: found {every!r}; the windows of job {job.name!r} are of a {job.schedule.length}: write "
-            f"`schedule: {{every: {parse_every(every)}}}` into the job file"
+            f"`schedule: {{every: {wanted}}}` into the job file"
         )
     if at is not None:
-        return Times(cron_of(job.schedule.length, at, zone, job.schedule.lateness), zone)
+        length = job.schedule.length
+        return Times(_option("--at", lambda text: cron_of(length, text, zone, job.schedule.lateness), at), zone)
     if zone != job.zone and job.schedule.at is None and job.schedule.cron is None:
         raise ConfigError(
             f"--tz: found {zone}, and no time to begin at; give --at or --cron with it, or write "
@@ -196,11 +202,35 @@ def worker_path(path: str) -> str:
     return path
 
 
-def _checked(option: str, cron: str) -> str:
+def prefect_name(option: str, name: str) -> str:
+    """A name that Prefect takes for a deployment or a work pool. Raises ConfigError, which names the option."""
+    if not name.strip() or not _NOT_IN_NAMES.isdisjoint(name):
+        without = " ".join(sorted(_NOT_IN_NAMES))
+        raise ConfigError(f"{option}: found {name!r}; expected a name, without any of {without}")
+    return name
+
+
+def bill_address(address: str) -> str:
+    """An address that a worker can look for bills at. Whether anything is there is seen when it does.
+
+    Raises ConfigError.
+    """
+    month = address.replace("{year}", "2026").replace("{month}", "01")
+    if _option("--reconcile", scheme_of, month) != "file":
+        _option("--reconcile", split_glob, month)
+    elif not (_option("--reconcile", local_path, month) if "://" in month else Path(month)).is_absolute():
+        raise ConfigError(
+            f"--reconcile: found {address!r}; expected s3://, abfs:// or an absolute path, since a worker runs anywhere"
+        )
+    return address
+
+
+def _option(option: str, parse: Callable[[str], T], text: str) -> T:
+    """What the text of an option means. Raises ConfigError, which names the option."""
     try:
-        return check_cron(cron)
+        return parse(text)
     except ConfigError as error:
-        raise ConfigError(f"{option}: {error}") from error
+        raise ConfigError(f"{option}: {str(error).removeprefix(f'{option[2:]}: ')}") from error
 
 
 def _hash(text: str) -> str:

@@ -158,7 +158,7 @@ class Drive:
 
     def _go(self) -> None:
         while True:
-            if self._leave():
+            if (self._active or self._queue) and self._leave():
                 self.left = True
                 return
             self._open_more()

@@ -68,8 +68,10 @@ def need_of(work: Work, inputs_sha256: str, reprocess: Reprocess, *, backfill: s
         return Need("rest", "published without what a budget or a cancel left unasked")
     if reprocess == "failed":
         return _need_of_failed(known, ended)
-    bounds = (known.plan.window_start, known.plan.window_end)
-    if known.plan.inputs_sha256 == inputs_sha256 and bounds == (work.window.start, work.window.end):
+    if (known.plan.window_start, known.plan.window_end) != (work.window.start, work.window.end):
+        # Whether its documents have rows says nothing: some of those rows belong to another window now.
+        return Need("moved", "published for other hours: the job's time zone has changed")
+    if known.plan.inputs_sha256 == inputs_sha256:
         return Need("", "every document has its row")
     return Need("late", "documents have come since it was published", count=True)
 

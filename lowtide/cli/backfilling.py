@@ -56,6 +56,13 @@ def backfill(
     reach over the ends are run whole. One plan over all windows is shown first, and nothing is bought before it is
     approved. The same command goes on after a stop, and once all is done it buys nothing (exit code 3).
     """
+    if cancel and dry_run:
+        from lowtide.errors import ConfigError
+
+        raise ConfigError(
+            "--cancel: found together with --dry-run; expected one or the other: --dry-run alone shows the windows, "
+            "--cancel stops what is open of them"
+        )
     from lowtide.cli import backfill_run
 
     asked = backfill_run.Asking(

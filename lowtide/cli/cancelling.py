@@ -30,9 +30,9 @@ def cancel(job: str, window: str) -> int:
     current = last_run(job, window)
     if current.state.published_at:
         return _nothing(current)
-    if not current.differs():
+    if not current.fit.differs:
         return _see_through(current, job, window)
-    current.check_places()
+    current.fit.check_places()
     while not engine.wind_down(current):
         time.sleep(_pause(current))
     ends_it = shlex.join(("lowtide", "cancel", job, "--run", current.plan.run_id))
@@ -50,14 +50,14 @@ def cancel_run(job: str, run_id: str) -> int:
     window = current.plan.window
     if current.state.published_at or _is_over(current):
         return _nothing(current)
-    if current.differs():
+    if current.fit.differs:
         engine.end_run(current, poll=_pause(current))
         given_up = "; what its batches have answered is given up, since the job file asks something else now"
         return _say_ended(current, given_up if current.state.attempts else "")
     last = engine.find_run(current.context.work)
     if last is None or last.plan.run_id == run_id:
         return _see_through(current, job, window)
-    current.check_places()
+    current.fit.check_places()
     while not engine.wind_down(current):
         time.sleep(_pause(current))
     return _say_ended(current, "; what it has answered is kept for later runs")
@@ -95,7 +95,7 @@ def _nothing(current: Run) -> int:
 
 def _see_through(current: Run, job: str, window: str) -> int:
     """Stop the last run of a window; what was answered is published."""
-    current.check_places()
+    current.fit.check_places()
     if not current.state.cancelled:
         current.context.journal.append(CancelRequested(at=current.context.clock()))
     with shown() as listen:

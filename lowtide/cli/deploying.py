@@ -59,14 +59,15 @@ def deploy(
     from lowtide.schedules.prefect_yaml import prefect_yaml
 
     loaded = load_job(Path(job))
+    pool = None if pool is None else described.prefect_name("--pool", pool)
     times = described.times_of(loaded, cron=cron, every=every, at=at, zone=_zone(tz))
     wanted = described.deployments_of(
         loaded,
         times,
-        name=name,
-        job_file=described.worker_path(worker_path) if worker_path else None,
+        name=None if name is None else described.prefect_name("--name", name),
+        job_file=None if worker_path is None else described.worker_path(worker_path),
         tick=described.parse_tick(tick),
-        bill=bill,
+        bill=None if bill is None else described.bill_address(bill),
     )
     if as_yaml:
         click.echo(prefect_yaml(wanted, pool or described.TAG), nl=False)

@@ -87,7 +87,7 @@ class _Ending:
 
     def _check_reach(self) -> None:
         run, backend = self._run, self._run.context.backend
-        if not costs_unknown(run) or (run.plan.backend == backend.name and not run.moved()):
+        if not costs_unknown(run) or (run.plan.backend == backend.name and not run.fit.moved):
             return
         where = ", ".join(sorted(run.state.places)) or "no place of its own"
         raise StalePlan(

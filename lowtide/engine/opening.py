@@ -119,7 +119,7 @@ def _asking(work: Work, clock: Callable[[], float]) -> float:
 def _asked_for(run: Run, asked_at: float, *, retry: bool = False) -> Run:
     """The run, with what is asked of it in its journal."""
     state, work = run.state, run.context.work
-    if run.moved():
+    if run.fit.moved:
         return with_chores(run)
     unanswered = any(shard.remaining for shard in state.shards.values() if shard.rows)
     events: list[e.AnyEvent] = []
@@ -248,7 +248,7 @@ def _store_plan(work: Work, plan: RunPlan, inputs: Inputs) -> RunPlan:
 
 
 def _attach(work: Work, plan: RunPlan, clock: Callable[[], float], *, asked: Asked | None = None) -> Run:
-    """The run, at the backend of its plan; where the job no longer names that, `Run.differs` says so.
+    """The run, at the backend of its plan; where the job no longer names that, `Run.fit` says so.
 
     It is bounded by its note, or by what is `asked` without a look at that.
     """

@@ -30,9 +30,10 @@ from lowtide.decisions import (
 )
 from lowtide.engine import building, collecting, publishing, submitting
 from lowtide.engine.context import PATIENCE, Context
+from lowtide.engine.fitting import Fit
 from lowtide.engine.progress import Listener, Progress
 from lowtide.engine.spending import Spending, highest_price
-from lowtide.errors import LowtideError, StalePlan, Terminal, Transient
+from lowtide.errors import LowtideError, Terminal, Transient
 from lowtide.journal import Superseded
 from lowtide.ledger import spent
 from lowtide.plan import RunPlan
@@ -115,7 +116,7 @@ class Run:
         Raises what a step raises; what was done up to then is in the journal. Raises StalePlan, before anything is
         done, if the work at hand is not what this run was planned for.
         """
-        self.check_fits()
+        self.fit.check()
         self.refresh()
         self.blind = ""
         self._do_chores()
@@ -203,7 +204,7 @@ class Run:
         """
         if not self.context.work.use_cache or self.state.build_finished:
             return False
-        if not self.chores or not any(run.is_out and not run.differs() for run in self.before):
+        if not self.chores or not any(run.is_out and not run.fit.differs for run in self.before):
             return False
         self._held_since = self._held_since or self.context.clock()
         return self.context.clock() - self._held_since < PATIENCE
@@ -236,24 +237,10 @@ class Run:
         )
         return any(not purse.too_small(highest_price(shard, context), Decimal(0)) for shard in shards)
 
-    def differs(self) -> bool:
-        """Whether the work at hand asks other questions, or asks them elsewhere, than this run was planned to."""
-        plan, work = self.plan, self.context.work
-        planned = [(op.name, op.version) for op in plan.operations]
-        asked = [(op.name, op.version) for op in work.operations]
-        if planned != asked or (plan.backend, plan.model) != (work.backend.name, work.backend.model):
-            return True
-        return plan.parameters != dict(work.backend.parameters)
-
-    def check_fits(self) -> None:
-        """Raise StalePlan if the work at hand is not what this run was planned for."""
-        self.check_places()
-        if self.differs():
-            raise StalePlan(
-                f"run {self.plan.run_id} was planned for other operations, or another backend, model or parameters, "
-                "than the job file names now; put the job file back to go on with it, or run the job again to begin a "
-                "new run"
-            )
+    @property
+    def fit(self) -> Fit:
+        """Whether the work at hand is what this run was planned for."""
+        return Fit(self.plan, self.state.places, self.context.work)
 
     def close_dropped(self) -> None:
         """Note that the run is over, if it was cancelled before all its documents were read, and nobody reads them.
@@ -269,19 +256,6 @@ class Run:
         if not state.cancelled or state.build_finished or state.attempts or self.is_out:
             return False
         return not state.builder or self.context.stale(state.builder, state.builder_expires)
-
-    def check_places(self) -> None:
-        """Raise StalePlan if batches that are still out lie where the backend at hand does not look."""
-        if self.moved():
-            raise StalePlan(
-                f"run {self.plan.run_id} has batches at {', '.join(sorted(self.state.places))}, and the job file names "
-                f"{', '.join(self.context.backend.places) or 'no such place'} now: they cannot be seen from there; put "
-                "the job file back until they are collected"
-            )
-
-    def moved(self) -> bool:
-        """Whether batches that are still out lie where the backend at hand does not look."""
-        return not self.state.places <= set(self.context.backend.places)
 
     def progress(self, step: str, *, done: bool = False) -> Progress:
         """Where the run stands."""
@@ -380,7 +354,7 @@ class Run:
         except Transient as error:
             self.blind = f"{self.context.backend.name} could not be asked: {error}"
             blind = self._blind(number)
-            if stop and blind > self.context.work.grace.total_seconds() and not self.differs():
+            if stop and blind > self.context.work.grace.total_seconds() and not self.fit.differs:
                 collecting.abandon(self.context, number)
             elif blind > _LONGEST_BLIND:
                 raise Terminal(

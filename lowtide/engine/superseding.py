@@ -31,7 +31,7 @@ def check_within_reach(run: Run) -> None:
             f"backend {plan.backend}, model {plan.model}",
             f"the job file does not name {plan.backend} any more",
         )
-    elif run.moved():
+    elif run.fit.moved:
         where = ", ".join(sorted(run.state.places))
         now = f"the job file names {', '.join(work.backend.places) or 'no such place'} now"
     else:
@@ -54,13 +54,13 @@ def wind_down(run: Run) -> bool:
     if state.published_at or not state.entry:
         _close(run)
         return True
-    if run.plan.backend != work.backend.name or run.moved():
+    if run.plan.backend != work.backend.name or run.fit.moved:
         if not costs_unknown(run):
             _close_unread(run)
         return True
     if not state.cancelled:
         run.context.journal.append(e.CancelRequested(at=run.context.clock()))
-    if run.differs():
+    if run.fit.differs:
         return _wind_down_unread(run)
     run.advance(leave=(Build, Publish))
     if not run.state.settled and run.state.build_finished:

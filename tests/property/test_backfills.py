@@ -8,12 +8,13 @@ from decimal import Decimal
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.backfills import Process, Weeks, weeks
+from support.backfills import Process, Weeks, tick, weeks
 from support.moves import EXAMPLES
 from support.standins import PRICE
 from support.world import Crash
 
 from lowtide import openruns
+from lowtide.backfill import read_backfill
 from lowtide.backfill.allotments import lines_of
 from lowtide.budget.account import Account
 from lowtide.journal import Journal
@@ -118,3 +119,31 @@ def test_each_point_at_which_a_backfill_may_die() -> None:
         assert max(world.provider.asked.values()) == 1, point
         assert not list(openruns.list_open(world.store)), point
         assert Process(world).run() is None, point
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("late", [1, 8])
+def test_each_point_at_which_a_backfill_may_die_before_late_documents_come_and_a_tick(late: int) -> None:
+    whole = Process(Weeks(weeks(2, 4)))
+    found, _ = whole.plan()
+    assert found is not None
+    cap = found.to_do[0].least_usd * Decimal("1.2")
+    assert whole.run(max_usd=cap, most=1)
+    for point in range(1, whole.points + 1):
+        world = Weeks(weeks(2, 4))
+        fill(world, cap, point, most=1)
+        kept = read_backfill(world.store, "test", found.id)
+        if kept is not None and kept.finished_at:
+            break
+        world.texts["2026-W02"] |= {f"late/{number}": f"a late text {number}" for number in range(late)}
+        assert fill(world, cap, 0, most=1), point
+        for _ in range(3):
+            tick(world)
+            world.clock.now += 60
+            world.answer()
+            check(world, cap)
+        Process(world).run(max_usd=GENEROUS)
+        assert world.published() == sorted(world.texts), point
+        assert len(world.rows("2026-W02")) == 4 + late, point
+        assert max(world.provider.asked.values()) == 1, point
+        assert not list(openruns.list_open(world.store)), point

@@ -20,11 +20,14 @@ from lowtide import backfill as domain
 from lowtide.backfill import Allotments, Backfill, Drive, Ended, PlannedWindow, Reprocess, Standing
 from lowtide.calendars import Calendar, Every
 from lowtide.engine.publishing import results_path
+from lowtide.openruns import Asked
 from lowtide.operations import Operation
 from lowtide.plan import Work
 from lowtide.prices import Price
-from lowtide.windows import Window
+from lowtide.ticking import Taken, take_turns
+from lowtide.windows import Window, parse_window
 
+JOB_FILE = "job.yaml"
 CALENDAR = Calendar(Every("week"), ZoneInfo("UTC"))
 PASSES = 3_000
 """Pauses after which a backfill that has not ended is one that never will."""
@@ -78,7 +81,10 @@ class Weeks:
 
 @dataclass
 class Process:
-    """One process that fills the weeks. It dies at the point of this number, if there is one."""
+    """One process that fills the weeks. It dies at the point of this number, if there is one.
+
+    `on_point` hears of each point.
+    """
 
     world: Weeks
     dies_at: int = 0
@@ -86,6 +92,7 @@ class Process:
     told: list[Ended] = field(default_factory=list)
     most_open: int = 0
     on_pause: Callable[[], None] = lambda: None
+    on_point: Hook = lambda name: None
 
     @property
     def dead(self) -> bool:
@@ -95,6 +102,7 @@ class Process:
         self.points += 1
         if self.dead:
             raise Crash
+        self.on_point(name)
 
     def work_of(self, window: Window) -> Work:
         world, hook = self.world, self._point
@@ -111,6 +119,7 @@ class Process:
             poll=timedelta(seconds=60),
             deadline=timedelta(hours=24),
             approve_above_usd=world.approve_above_usd,
+            asked=Asked(job_file=JOB_FILE),
         )
         if window.name in world.broken:
             work = replace(work, root=_Unwritable(world.store, hook))
@@ -130,7 +139,7 @@ class Process:
         assert first is not None
         assert last is not None
         wanted = domain.wanted(work, CALENDAR, domain.Span(first, last), None, reprocess)
-        found = domain.going_on(work.root, wanted, job_file="job.yaml", again=again)
+        found = domain.going_on(work.root, wanted, job_file=JOB_FILE, again=again)
         if found is None:
             return None, ()
         found = msgspec.structs.replace(found, max_usd=max_usd)
@@ -196,6 +205,19 @@ class Process:
             listen=listen,
             ended=self.told.append,
         )
+
+
+def tick(world: Weeks) -> list[Taken]:
+    """One pass over all open runs by another machine, which knows no more of them than their notes."""
+    process = Process(world)
+
+    def assemble(job_file: str, window: str, asked: Asked) -> Work:
+        work = process.work_of(parse_window(window))
+        return replace(work, asked=asked, run_usd=asked.max_usd)
+
+    taken = list(take_turns(world.store, assemble, lambda run: run.advance().step))
+    assert not [each for each in taken if each.error], taken
+    return taken
 
 
 class _Backend(WatchedBackend):

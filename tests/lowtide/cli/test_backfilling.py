@@ -135,6 +135,7 @@ def test_a_cap_that_holds_no_window_ends_with_5_and_says_what_is_left(tmp_path: 
         (("--max-usd", "-1"), "--max-usd: found '-1'"),
         (("--by", "fortnight"), "--by: every: found 'fortnight'"),
         (("--to", "2025-01-01"), "ends before it begins"),
+        (("--cancel", "--dry-run"), "--cancel: found together with --dry-run"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, options: tuple[str, ...], said: str) -> None:

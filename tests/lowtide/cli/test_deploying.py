@@ -57,6 +57,21 @@ def test_the_file_needs_no_server(job: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "bill",
+    [
+        "s3://bills-{year}/{month}/*.parquet",
+        "abfs://bills@acme.dfs.core.windows.net/cost/{year}{month}/**",
+        "/srv/bills/{year}-{month}.csv",
+        "file:///srv/bills/*.csv",
+    ],
+)
+def test_a_bills_address_is_taken_as_it_is_written_whether_or_not_anything_is_there_yet(job: Path, bill: str) -> None:
+    ended = deploy(job, "--yaml", "--reconcile", bill)
+    assert ended.exit_code == 0, ended.output
+    assert yaml.safe_load(ended.output)["deployments"][-1]["parameters"]["bill"] == bill
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--every", "day"], "schedule: {every: day}"),
@@ -64,6 +79,20 @@ def test_the_file_needs_no_server(job: Path) -> None:
         (["--cron", "every day"], "--cron: found"),
         (["--tick", "soon"], "--tick: found 'soon'"),
         (["--worker-path", "tides.yaml"], "--worker-path: found"),
+        (["--worker-path", ""], "--worker-path: found ''"),
+        (["--at", "fri 25:00"], "--at: found 'fri 25:00'; expected a time of a week"),
+        (["--every", "fortnight"], "--every: found 'fortnight'; expected hour, day"),
+        (["--pool", ""], "--pool: found ''; expected a name"),
+        (["--pool", " "], "--pool: found ' '; expected a name"),
+        (["--name", ""], "--name: found ''; expected a name"),
+        (["--name", "a/b"], "--name: found 'a/b'; expected a name"),
+        (["--reconcile", ""], "--reconcile: found ''; expected s3://"),
+        (["--reconcile", "s3://"], "--reconcile: the source 's3://' names no bucket"),
+        (["--reconcile", "s3:///cur/*.parquet"], "names no bucket"),
+        (["--reconcile", "abfs://x"], "--reconcile: 'abfs://x' cannot be used"),
+        (["--reconcile", "gs://bills/cur.csv"], "--reconcile: 'gs://bills/cur.csv' cannot be used"),
+        (["--reconcile", "bills/*.csv"], "--reconcile: found 'bills/*.csv'; expected s3://"),
+        (["--reconcile", "file://bills/a.csv"], "--reconcile: 'file://bills/a.csv' cannot be used"),
     ],
 )
 def test_bad_options_end_with_2_and_say_what_to_do(job: Path, options: list[str], said: str) -> None:

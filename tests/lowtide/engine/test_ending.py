@@ -52,7 +52,7 @@ def otherwise(work: Work, clock: Clock, backend: StandInBackend, run_id: str | N
     """The run, as one sees it whose job file asks something else."""
     found = find_run(replace(work, operations=OTHER, backend=backend), run_id=run_id, clock=clock)
     assert found is not None
-    assert found.differs()
+    assert found.fit.differs
     return found
 
 
