@@ -112,7 +112,7 @@ def _ended_elsewhere(elsewhere: Callable[[], bool], wait: float) -> Iterator[Non
             try:
                 approved = elsewhere()
                 if approved or time.monotonic() >= until:
-                    # Once more on the next look if it is still paused then: Prefect does not say that it failed to.
+                    # Once more on the next look if it is still paused: Prefect may abort it, and tells nobody.
                     resume_flow_run(paused, run_input={"approve": approved})
             except NotPausedError:
                 # Not yet, or not any more: then `over` ends this.

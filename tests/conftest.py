@@ -46,9 +46,11 @@ def azurite() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Started once for all pages that are looked at: Playwright bears no second one in a process."""
+    """Started for each module anew. While it is there its event loop runs in this thread, and Prefect's functions that
+    look for one would hand tests of other modules a coroutine, and do nothing.
+    """
     flags = [
         "--headless",
         "--no-sandbox",
