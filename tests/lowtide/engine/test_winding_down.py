@@ -16,7 +16,7 @@ from support.standins import ListedDocuments, MemoryStore, Provider, StandInBack
 from lowtide import events as e
 from lowtide.budget.account import Account, AccountState
 from lowtide.budget.caps import month_of
-from lowtide.engine import find_run, open_run, wind_down
+from lowtide.engine import Run, find_run, open_run, wind_down
 from lowtide.errors import StalePlan, Transient
 from lowtide.plan import Candidate, Work
 from lowtide.prices import LOCAL, Price
@@ -67,8 +67,8 @@ def test_what_a_run_has_cost_whose_prompt_was_changed_stands_in_its_ledger_and_c
     assert spent(account(store, clock)) == PRICE.amount(provider.bill)
 
 
-def test_a_run_whose_prompt_is_put_back_collects_what_was_counted_and_its_ledger_says_so() -> None:
-    store, provider, clock = MemoryStore(), Provider(), Clock()
+def wound_down(store: MemoryStore, provider: Provider, clock: Clock) -> tuple[Work, Run]:
+    """A run whose batches have ended, counted by a job file that asks something else by now."""
     work = begun(store, provider, clock)
     for batch_id in list(provider.batches):
         provider.finish(batch_id)
@@ -76,6 +76,12 @@ def test_a_run_whose_prompt_is_put_back_collects_what_was_counted_and_its_ledger
     assert changed is not None
     while not wind_down(changed):
         clock.now += 60
+    return work, changed
+
+
+def test_a_run_whose_prompt_is_put_back_collects_what_was_counted_and_its_ledger_says_so() -> None:
+    store, provider, clock = MemoryStore(), Provider(), Clock()
+    work, changed = wound_down(store, provider, clock)
     assert wind_down(changed), "once more changes nothing"
     back = open_run(replace(work, backend=StandInBackend(provider)), clock=clock)
     assert finish(back, seconds=60, clock=clock).done
@@ -89,13 +95,7 @@ def test_a_run_whose_prompt_is_put_back_collects_what_was_counted_and_its_ledger
 
 def test_what_was_counted_stays_counted_if_the_answers_are_gone_when_the_prompt_is_put_back() -> None:
     store, provider, clock = MemoryStore(), Provider(), Clock()
-    work = begun(store, provider, clock)
-    for batch_id in list(provider.batches):
-        provider.finish(batch_id)
-    changed = find_run(asking_otherwise(work, provider), clock=clock)
-    assert changed is not None
-    while not wind_down(changed):
-        clock.now += 60
+    work, _ = wound_down(store, provider, clock)
 
     class Emptied(StandInBackend):
         def outputs(self, batch_id: str):  # type: ignore[no-untyped-def]  # as StandInBackend says
