@@ -28,6 +28,7 @@ COMPOSE = Path(__file__).parents[2] / "infra" / "compose"
 HEALTH = re.compile(r"http://127\.0\.0\.1:(\d+)(/[\w/]+)")
 ONCE = "bucket"
 SECONDS = 120.0
+ENDING_SECONDS = 30.0
 
 
 def settings() -> dict[str, str]:
@@ -188,7 +189,12 @@ def started(tmp_path: Path) -> Iterator[Any]:
     yield start
     for process in reversed(processes):
         process.terminate()
-        process.wait(60)
+        try:
+            process.wait(ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Prefect's worker with its health check does not always end when it is told to. Compose kills it then.
+            process.kill()
+            process.wait()
 
 
 def well(port: int, path: str) -> bool:
