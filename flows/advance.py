@@ -8,6 +8,7 @@ from prefect import flow
 from lowtide.engine.progress import Listener
 from lowtide.engine.run import Run
 from lowtide.flows import happenings
+from lowtide.flows.failures import say_plainly
 from lowtide.flows.pages import ProgressPage, write_summary
 from lowtide.flows.run import answer_shards, flow_run_name
 from lowtide.summary import Summary, summarize
@@ -20,6 +21,7 @@ def advance_job(job: str, window: str = "all") -> dict[str, object] | None:
 
     Does not wait: what is ready is collected, what has room is submitted, and a settled run is published.
     """
+    say_plainly()
     run = steps.find_run(job, window)
     if run is None:
         return None

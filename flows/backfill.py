@@ -29,6 +29,7 @@ from lowtide.errors import ConfigError
 from lowtide.flows import approval
 from lowtide.flows.backfill_page import question, write_plan
 from lowtide.flows.children import Children
+from lowtide.flows.failures import say_plainly
 from lowtide.flows.filling import Place, Planned
 from lowtide.flows.run import scheduled
 from lowtide.flows.scheduled import BackendKind, Usd, WindowText
@@ -103,6 +104,7 @@ def backfill_job(
         cancel: Stop what is open; windows that are done are kept.
         wait: Seconds that this flow run looks after its windows, and that its page asks; with 0, it opens what it may.
     """
+    say_plainly()
     asked = {"job": job, "first": first, "last": last, "by": by, "reprocess": reprocess, "backends": backends}
     until = time.monotonic() + wait
     place = Place(asked, scheduled())

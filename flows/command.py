@@ -14,6 +14,7 @@ from types import FrameType
 from lowtide import engine
 from lowtide.engine.progress import Listener
 from lowtide.engine.run import Run
+from lowtide.flows.failures import left_to_the_command
 
 _QUIET = {
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
@@ -39,7 +40,7 @@ def run_through_prefect(job: str, window: str, *, wait: bool, use_cache: bool, l
     from lowtide.flows.run import job_flow
 
     poll = fallback.context.work.poll_seconds
-    with _interrupts() as interrupted:
+    with _interrupts() as interrupted, left_to_the_command():
         try:
             flow = job_flow(listen)
             while True:

@@ -24,6 +24,7 @@ from lowtide.billing.reconcile import reconcile as compare
 from lowtide.connectors.bills import open_bill, read_names
 from lowtide.connectors.stores import matching, open_store, split_glob
 from lowtide.errors import ConfigError
+from lowtide.flows.failures import say_plainly
 from lowtide.flows.run import scheduled
 
 _LOG = logging.getLogger("lowtide.flows")
@@ -53,6 +54,7 @@ def reconcile_root(
         names: A YAML file that says which models and units the bill's words mean.
         tolerance: Lines that differ by less, in USD, pass.
     """
+    say_plainly()
     store, address = open_store(root), of_month(bill, scheduled())
     known = read_names(Path(names)) if names else None
     with tempfile.TemporaryDirectory(prefix="lowtide-bill-") as folder:

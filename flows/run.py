@@ -14,6 +14,7 @@ from lowtide.engine import is_published
 from lowtide.engine.progress import Listener
 from lowtide.engine.run import Run
 from lowtide.flows import approval, happenings
+from lowtide.flows.failures import say_plainly
 from lowtide.flows.pages import ProgressPage, write_summary
 from lowtide.summary import Summary, summarize
 from lowtide.tasks import steps
@@ -58,6 +59,7 @@ def job_flow(
         run the flow again, or let the advance flow do it. With `run_id`, the run of that id goes on, and nothing is
         listed. `no_cache` and `refresh` are as in the command.
         """
+        say_plainly()
         run = steps.open_run(job, window, retry=retry, run_id=run_id, no_cache=no_cache, refresh=refresh)
         before = happenings.standing(run) if is_published(run) else frozenset()
         if run.chores or not is_published(run):

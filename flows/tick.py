@@ -17,6 +17,7 @@ from lowtide.connectors.stores import open_store
 from lowtide.engine.run import Run
 from lowtide.flows import happenings
 from lowtide.flows.advance import advance_once
+from lowtide.flows.failures import say_plainly
 from lowtide.protocols import Store
 from lowtide.ticking import Taken, Turn, in_words, take_turns
 
@@ -35,6 +36,7 @@ def advance_root(root: str) -> State[dict[str, object]]:
     Args:
         root: The folder that holds tables, ledgers and runs: `output.root` of the job files.
     """
+    say_plainly()
     store, log = open_store(root), get_run_logger()
 
     def advance(run: Run) -> str:

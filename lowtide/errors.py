@@ -8,6 +8,7 @@
     │   └── UnsafeStore      put-if-absent does not hold on this store, so nothing may be run on it
     ├── Transient            may work if tried again: the only kind that is ever retried
     ├── Terminal             will fail again in the same way until somebody changes something
+    │   └── OurBug           what no user can mend; says so, and keeps its traceback in logs
     ├── SubmitUnknown        a create call was sent and its outcome is unknown: look it up, never guess
     ├── QuotaFull            the provider has no room now: wait, nothing was accepted
     ├── BudgetExceeded       the next submission would pass a cap (exit code 5)
@@ -66,6 +67,13 @@ class Transient(LowtideError):
 
 class Terminal(LowtideError):
     """Will fail again in the same way until somebody changes something."""
+
+
+class OurBug(Terminal):
+    """No user can mend it: whoever looks into it needs to know where it came up."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} (this is a bug of Lowtide, please report it)"
 
 
 class SubmitUnknown(LowtideError):

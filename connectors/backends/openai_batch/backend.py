@@ -14,7 +14,7 @@ from lowtide.connectors.backends.openai_batch.places import Place, Room
 from lowtide.connectors.backends.openai_batch.requests import RequestEncoder, Value
 from lowtide.connectors.backends.openai_batch.services import WINDOW, Call, Service
 from lowtide.connectors.backends.openai_batch.uploads import opened
-from lowtide.errors import LowtideError, QuotaFull, Terminal, Transient
+from lowtide.errors import LowtideError, OurBug, QuotaFull, Terminal, Transient
 from lowtide.operations import Operation
 from lowtide.records import Answer, BatchStatus, Finding, Limits, OutputFile, Request, Shard
 
@@ -285,9 +285,9 @@ class OpenAIBatch:
     def _check(self, shard: Shard) -> None:
         most = self._service.file_bytes if self._blob is None else self._service.blob_bytes
         if not 0 < shard.records <= self._service.records or shard.size > most:
-            raise Terminal(
+            raise OurBug(
                 f"{shard.uri!r} has {shard.records:,} requests and {shard.size:,} bytes; a batch takes "
-                f"{self._service.records:,} and {most:,} (this is a bug of Lowtide, please report it)"
+                f"{self._service.records:,} and {most:,}"
             )
 
     def _lateness(self) -> Callable[[], bool]:
