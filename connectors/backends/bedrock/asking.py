@@ -17,9 +17,9 @@ from typing import Any, Literal
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
+from lowtide.connectors.backends.aws.failures import NOT_SENT, Said, never_sent, reported, said, without_password
 from lowtide.connectors.backends.bedrock.answers import LOST, LOST_CODE
 from lowtide.connectors.backends.bedrock.connection import Aws
-from lowtide.connectors.backends.bedrock.failures import NOT_SENT, Said, never_sent, reported, said, without_password
 from lowtide.errors import LowtideError, Terminal
 
 Invocation = Literal["converse", "invoke"]

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
-
-from lowtide.connectors.backends.bedrock.failures import without_password
+from lowtide.connectors.backends.aws.account import AwsAccount, Client, find_account
 from lowtide.connectors.backends.bedrock.names import FIELD
-from lowtide.errors import ConfigError
 
 CALL_SECONDS = 300
 """How long an answer on demand may take: a long one is written for minutes, and nothing is heard meanwhile."""
 
-_CONNECT_SECONDS = 10
 _ONCE = {"total_max_attempts": 1, "mode": "standard"}
 _CONFIGS: Mapping[str, Mapping[str, Any]] = {
     # A create call that is sent twice may be paid twice, so botocore must not repeat it.
@@ -43,19 +35,11 @@ _CHECKS: Mapping[str, Any] = {
 }
 
 
-class Client(Protocol):
-    """A boto3 client: each operation takes its parameters by name and returns the response."""
-
-    def __getattr__(self, name: str) -> Callable[..., Mapping[str, object]]: ...
-
-
 @dataclass(frozen=True)
 class Aws:
     """One account and region. Clients are made when they are first asked for, each with the retries that fit it."""
 
-    session: boto3.Session
-    region: str
-    environ: Mapping[str, str] = field(repr=False)
+    account: AwsAccount
     _clients: dict[str, Client] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -84,70 +68,28 @@ class Aws:
         return self._client(service, service)
 
     @property
+    def region(self) -> str:
+        """The region that jobs run in."""
+        return self.account.region
+
+    @property
     def endpoint_host(self) -> str:
         """Host and port of what stands in Bedrock's place; "" where it is AWS's own address of the region."""
-        return urlsplit(self._endpoint("bedrock")).netloc.rpartition("@")[2].lower()
+        return urlsplit(self.account.endpoint("bedrock")).netloc.rpartition("@")[2].lower()
 
     @property
     def emulated(self) -> bool:
         """Whether Bedrock is somebody else's than AWS's, and Service Quotas would still be asked for at AWS."""
-        endpoint = self._endpoint("bedrock")
-        return bool(endpoint) and ".amazonaws.com" not in endpoint and not self._endpoint("service-quotas")
-
-    def _endpoint(self, service: str) -> str:
-        # https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
-        variable = f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}"
-        return self.environ.get(variable) or self.environ.get("AWS_ENDPOINT_URL") or ""
+        endpoint = self.account.endpoint("bedrock")
+        return bool(endpoint) and ".amazonaws.com" not in endpoint and not self.account.endpoint("service-quotas")
 
     def _client(self, service: str, config: str) -> Client:
         with self._lock:
             if config not in self._clients:
-                settings: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, **_CONFIGS.get(config, _CHECKS)}
-                try:
-                    made = self.session.client(  # type: ignore[call-overload]  # any service, by name
-                        service,
-                        region_name=self.region,
-                        endpoint_url=self._endpoint(service) or None,
-                        config=Config(user_agent_extra="lowtide", **settings),
-                    )
-                except (BotoCoreError, ValueError) as error:
-                    raise ConfigError(
-                        f"the AWS settings for {service} do not work: {without_password(error)}"
-                    ) from None
-                self._clients[config] = cast("Client", made)
+                self._clients[config] = self.account.client(service, _CONFIGS.get(config, _CHECKS))
             return self._clients[config]
 
 
 def connect(region: str | None, environ: Mapping[str, str] | None = None) -> Aws:
-    """Find credentials and region; no service is called yet.
-
-    Both come from boto3's chain, `environ` before the process's own environment; `region` goes before all. Raises
-    ConfigError where there are none.
-    """
-    env = {**os.environ, **(environ or {})}
-    try:
-        session = _session(env, region)
-        credentials = session.get_credentials()
-    except (BotoCoreError, ValueError) as error:
-        raise ConfigError(f"the AWS settings for bedrock do not work: {error}") from error
-    if credentials is None:
-        raise ConfigError(
-            "no AWS credentials were found for bedrock: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-            "AWS_PROFILE, or give this machine a role"
-        )
-    if not session.region_name:
-        raise ConfigError(f"{FIELD}.region: missing; expected a region here, or in AWS_REGION")
-    return Aws(session, session.region_name, env)
-
-
-def _session(env: Mapping[str, str], region: str | None) -> boto3.Session:
-    core = botocore.session.Session()
-    for variable, name in (("AWS_SHARED_CREDENTIALS_FILE", "credentials_file"), ("AWS_CONFIG_FILE", "config_file")):
-        if env.get(variable):
-            core.set_config_variable(name, env[variable])
-    region = region or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or None
-    profile = env.get("AWS_PROFILE") or None
-    keys = env.get("AWS_ACCESS_KEY_ID"), env.get("AWS_SECRET_ACCESS_KEY")
-    if all(keys):
-        return boto3.Session(*keys, env.get("AWS_SESSION_TOKEN") or None, region, core, profile)
-    return boto3.Session(region_name=region, botocore_session=core, profile_name=profile)
+    """Find credentials and region; no service is called yet. Raises ConfigError where there are none."""
+    return Aws(find_account("bedrock", FIELD, region, environ))

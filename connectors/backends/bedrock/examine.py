@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lowtide.connectors.backends.aws.examine import tried
+from lowtide.connectors.backends.aws.failures import FAILURES, code_of
 from lowtide.connectors.backends.bedrock import names
 from lowtide.connectors.backends.bedrock.connection import Aws
-from lowtide.connectors.backends.bedrock.failures import FAILURES, code_of, reported
 from lowtide.connectors.backends.bedrock.models import known
 from lowtide.connectors.backends.bedrock.quotas import read_quotas
 from lowtide.connectors.backends.bedrock.staging import Staging
-from lowtide.errors import LowtideError, StoreError
+from lowtide.errors import StoreError
 from lowtide.job.model import BedrockBackend
 from lowtide.records import Finding
 
@@ -37,18 +38,9 @@ def findings(aws: Aws, spec: BedrockBackend, staging: Staging) -> Iterator[Findi
     yield _quotas(aws, spec)
 
 
-def _tried(name: str, permission: str, look: Callable[[], str]) -> Finding:
-    try:
-        return Finding(name, True, look())
-    except FAILURES as error:
-        return Finding(name, False, str(reported(error, "look", permission)))
-    except LowtideError as error:
-        return Finding(name, False, str(error))
-
-
 def _identity(aws: Aws) -> Finding:
     # sts:GetCallerIdentity needs no permission, and cannot be denied.
-    return _tried(
+    return tried(
         "AWS credentials", "sts:GetCallerIdentity", lambda: str(aws.other("sts").get_caller_identity().get("Arn", ""))
     )
 
@@ -81,7 +73,7 @@ def _model(aws: Aws, spec: BedrockBackend) -> Finding:
     action = "bedrock:GetInferenceProfile" if profile else "bedrock:GetFoundationModel"
     if ":custom-model/" in spec.model:
         return Finding("model", True, "a custom model; whether it is there, only creating a job would tell")
-    return _tried("model", f"{action} to this identity, for this check only", look)
+    return tried("model", f"{action} to this identity, for this check only", look)
 
 
 def _jobs_can_be_listed(aws: Aws) -> Finding:
@@ -89,7 +81,7 @@ def _jobs_can_be_listed(aws: Aws) -> Finding:
         aws.bedrock.list_model_invocation_jobs(maxResults=1)
         return "jobs can be listed, so that one whose creation was not confirmed is found again"
 
-    return _tried("list jobs", "bedrock:ListModelInvocationJobs to this identity", look)
+    return tried("list jobs", "bedrock:ListModelInvocationJobs to this identity", look)
 
 
 def _jobs_can_be_seen(aws: Aws) -> Finding:
@@ -101,7 +93,7 @@ def _jobs_can_be_seen(aws: Aws) -> Finding:
                 raise
         return "jobs can be looked at"
 
-    return _tried("look at jobs", "bedrock:GetModelInvocationJob to this identity", look)
+    return tried("look at jobs", "bedrock:GetModelInvocationJob to this identity", look)
 
 
 def _bucket(staging: Staging) -> Finding:
@@ -118,7 +110,7 @@ def _bucket(staging: Staging) -> Finding:
             store.delete(path)
         return f"{staging.uri} can be listed, read, written and deleted from, by this identity"
 
-    return _tried("staging", "s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject", look)
+    return tried("staging", "s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject", look)
 
 
 def _role(aws: Aws, spec: BedrockBackend, caller: str) -> Iterator[Finding]:

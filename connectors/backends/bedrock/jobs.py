@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from lowtide.connectors.backends.aws.failures import FAILURES, code_of, reported, translated
 from lowtide.connectors.backends.bedrock import names
 from lowtide.connectors.backends.bedrock.connection import Aws
-from lowtide.connectors.backends.bedrock.failures import FAILURES, code_of, not_created, reported, translated
+from lowtide.connectors.backends.bedrock.failures import not_created
 from lowtide.errors import ConfigError, SubmitUnknown, Terminal, Transient
 from lowtide.job.model import BedrockBackend
 from lowtide.records import Outcome

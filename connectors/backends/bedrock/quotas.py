@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from lowtide.connectors.backends.aws.failures import FAILURES, reported
 from lowtide.connectors.backends.bedrock.connection import Aws
-from lowtide.connectors.backends.bedrock.failures import FAILURES, reported
 from lowtide.connectors.backends.bedrock.models import Model, name_key, quota_key
 from lowtide.errors import LowtideError
 from lowtide.records import Limits

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import orjson
 
+from lowtide.connectors.backends.folders import examine_folder, exclusive
 from lowtide.connectors.backends.local import engine
-from lowtide.connectors.backends.local.folder import BatchFolder, Description, exclusive, sync_folder
+from lowtide.connectors.backends.local.folder import BatchFolder, Description, sync_folder
 from lowtide.errors import ConfigError, QuotaFull, Terminal, Transient
 from lowtide.records import Answer, BatchStatus, Finding, Limits, OutputFile, Request, Shard
 
@@ -37,7 +38,7 @@ _RECORDS_PER_SECOND = {"tfidf": 200.0, "minilm": 7.0}
 _CHUNK = 1 << 20
 _BATCH_ID = re.compile(r"local-[0-9a-f]{20}")
 _HEEDED = {"summarize": ("words",), "classify": ("labels",)}
-_CAN = "backends with a language model can: bedrock, azure-batch and openai-batch"
+_CAN = "backends with a language model can: bedrock, azure-batch, openai-batch and spot"
 _REFUSALS = {
     "translate": f"local cannot translate: it holds no model that writes text; {_CAN}",
     "extract": f"local cannot extract facts by a schema: it holds no model that writes text; {_CAN}",
@@ -188,15 +189,7 @@ class LocalBackend:
 
     def examine(self) -> Iterator[Finding]:
         """Whether batches can be kept in `directory`."""
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            free = shutil.disk_usage(self.directory).free
-        except OSError as error:
-            yield Finding(
-                "batches", False, f"{self.directory}: {error.strerror}; set LOWTIDE_LOCAL_DIR to another folder"
-            )
-        else:
-            yield Finding("batches", True, f"{self.directory}: {free >> 20:,} MiB free")
+        yield examine_folder("batches", self.directory, "LOWTIDE_LOCAL_DIR")
 
     def _folder(self, batch_id: str) -> BatchFolder:
         # An id is a name of our own making; anything else must not become a path.

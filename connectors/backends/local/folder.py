@@ -14,15 +14,14 @@ worker.log       what the worker said; never text of a document
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from lowtide.connectors.backends.folders import hold
 from lowtide.connectors.backends.local.engine import EngineKind
 
 
@@ -153,15 +152,9 @@ class BatchFolder:
     def lock(self) -> int | None:
         """Become the batch's worker: a file descriptor that holds the lock until it is closed, or None if there is one.
 
-        The lock belongs to the open file, so it passes to a process that inherits the descriptor, and ends with it.
+        It passes to a process that inherits the descriptor.
         """
-        descriptor = os.open(self.path / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return descriptor
+        return hold(self.path / "worker.lock")
 
     def has_worker(self) -> bool:
         """Whether some process holds the lock."""
@@ -170,17 +163,6 @@ class BatchFolder:
             return True
         os.close(descriptor)
         return False
-
-
-@contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Wait for a lock file, and hold it for the block."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -17,9 +17,10 @@ from botocore.exceptions import EndpointConnectionError
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from lowtide.connectors.backends.aws.failures import reported
 from lowtide.connectors.backends.bedrock.backend import Backend
 from lowtide.connectors.backends.bedrock.connection import connect
-from lowtide.connectors.backends.bedrock.failures import not_created, reported
+from lowtide.connectors.backends.bedrock.failures import not_created
 from lowtide.connectors.backends.bedrock.staging import Staging
 from lowtide.connectors.stores import open_store
 from lowtide.errors import ConfigError, Terminal
@@ -173,7 +174,7 @@ class Unreachable:
 
 def test_a_shard_that_was_built_under_a_raised_quota_goes_up_when_the_quotas_cannot_be_read(tmp_path: Path) -> None:
     backend, recorder = opened(str(tmp_path), "s3://bucket/a")
-    backend._aws.environ["AWS_ENDPOINT_URL_SERVICE_QUOTAS"] = "http://127.0.0.1:9"  # type: ignore[index]
+    backend._aws.account.environ["AWS_ENDPOINT_URL_SERVICE_QUOTAS"] = "http://127.0.0.1:9"  # type: ignore[index]
     backend._aws.__dict__["quotas"] = Unreachable()
     large = Shard("run", 1, 1, 60_000, 2 * 10**9, "s3://bucket/runs/s1.jsonl", io.BytesIO)
 

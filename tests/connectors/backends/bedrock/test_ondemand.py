@@ -196,7 +196,7 @@ def test_without_credentials_nothing_is_asked_or_lost(bench: Bench) -> None:
     backend = bench.open()
     batch = backend.submit(small(bench, backend), token())
     reached = connect("us-east-1", bench.environ)
-    reached.session._session._credentials = None
+    reached.account.session._session._credentials = None
     lane = Lane(bench.root, reached, backend.model, "converse")
 
     with pytest.raises(ConfigError, match="no usable AWS credentials"):

@@ -208,7 +208,7 @@ def test_what_needs_a_language_model_is_refused_with_what_can(bench, operations)
         refusal = backend.refusal(operation)
         assert refusal is not None
         assert kind in refusal
-        assert "bedrock, azure-batch and openai-batch" in refusal
+        assert "bedrock, azure-batch, openai-batch and spot" in refusal
 
 
 def test_old_batches_are_dropped_and_running_or_young_ones_are_not(bench, make_request):
