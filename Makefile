@@ -26,7 +26,7 @@ test: dev node ## Run all tests; ARGS="-k journal -x" goes to pytest, WORKERS=0 
 lint: dev types ## Check style, types, import directions, the site and the tree
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
-	$(bin)/mypy -p lowtide
+	$(bin)/mypy -p lowtide -p lowtide_worker
 	$(bin)/mypy $(wildcard $(checked))
 	cd .types && ../$(bin)/lint-imports --config ../pyproject.toml --no-cache --no-logo 2>&1
 	$(bin)/python infra/dev/cli_docs.py --check

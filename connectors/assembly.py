@@ -14,7 +14,7 @@ from lowtide.budget.caps import job_caps
 from lowtide.budget.rootfile import read_caps
 from lowtide.connectors.backends import open_backend
 from lowtide.connectors.documents import SourceDocuments
-from lowtide.connectors.pricing import UNPRICED, Book, price_of
+from lowtide.connectors.pricing import UNPRICED, Book, machines_allowed, price_of
 from lowtide.connectors.stores import matching, open_store, split_glob, verify
 from lowtide.errors import ConfigError, StoreError, UnsafeStore
 from lowtide.job import BackendSpec, Job, load_job
@@ -22,7 +22,7 @@ from lowtide.job.checks import reads_rows
 from lowtide.openruns import Asked
 from lowtide.operations import build_operations
 from lowtide.plan import Candidate, Work, check_candidates
-from lowtide.protocols import Documents, Store
+from lowtide.protocols import Backend, Documents, Store
 from lowtide.records import DocumentBatch, FileInfo
 from lowtide.windows import Window, parse_window
 
@@ -31,7 +31,7 @@ READING_VERSION = 1
 
 _OURS = (
     *("runs/", "open/", "tables/", "cache/", "budget/", "prices/", "backfills/", "forgotten/", "metrics/"),
-    *("bedrock/", "ondemand/", "lowtide.yaml", ".lowtide/"),
+    *("bedrock/", "ondemand/", "spot/", "lowtide.yaml", ".lowtide/"),
 )
 
 
@@ -60,7 +60,7 @@ def assemble(
         _try(root)
     book = Book(root)
     candidates = tuple(
-        Candidate(backend, price_of(spec, backend, book, f"backends[{at}]") if priced else UNPRICED)
+        _candidate(spec, backend, book, f"backends[{at}]", job.name) if priced else Candidate(backend, UNPRICED)
         for (at, spec), backend in zip(allowed.items(), backends, strict=True)
     )
     check_candidates(operations, candidates)
@@ -94,6 +94,10 @@ def assemble_asked(job_file: str, window: str, asked: Asked) -> Work:
     """The work of a run that somebody began, as it was asked for. Raises ConfigError, MissingExtra or UnsafeStore."""
     job = load_job(Path(job_file))
     return assemble(job, parse_window(window, job.zone), asked=asked)
+
+
+def _candidate(spec: BackendSpec, backend: Backend, book: Book, where: str, job: str) -> Candidate:
+    return Candidate(backend, price_of(spec, backend, book, where, job=job), machines_allowed(spec, backend, where))
 
 
 def _allowed(job: Job, asked: Asked) -> dict[int, BackendSpec]:

@@ -144,6 +144,7 @@ def rows(summary: Summary, known: Money) -> list[tuple[str, str]]:
         ("input tokens", f"{summary.input_tokens:,}"),
         ("output tokens", f"{summary.output_tokens:,}"),
         ("tokens wasted", f"{summary.wasted_tokens:,}"),
+        *_machines(summary),
         ("planned cost", _usd(known.planned)),
         ("cost", _usd(known.cost)),
     ]
@@ -157,6 +158,16 @@ def rows(summary: Summary, known: Money) -> list[tuple[str, str]]:
     if summary.reserved_usd:
         said.append(("reserved now", _usd(summary.reserved_usd)))
     return said
+
+
+def _machines(summary: Summary) -> list[tuple[str, str]]:
+    """Time of machines that are paid by the clock."""
+    if not summary.machine_seconds:
+        return []
+    return [
+        ("machine seconds", f"{summary.machine_seconds:,}"),
+        ("machine seconds wasted", f"{summary.wasted_seconds:,}"),
+    ]
 
 
 def markdown(summary: Summary, known: Money) -> str:
@@ -199,9 +210,12 @@ def _of_money(summary: Summary, known: Money) -> list[str]:
         said.append(f"{summary.reused:,} requests answered by earlier runs{worth}")
     if summary.twins:
         said.append(f"{summary.twins:,} requests that repeat another one, bought once")
-    if summary.wasted_tokens:
+    lost = [f"{summary.wasted_tokens:,} tokens"] if summary.wasted_tokens else []
+    if summary.wasted_seconds:
+        lost.append(f"{summary.wasted_seconds:,} of {summary.machine_seconds:,} machine seconds")
+    if lost:
         worth = "" if known.wasted is None else f": {_usd(known.wasted)}"
-        said.append(f"{summary.wasted_tokens:,} tokens brought no answer that was kept{worth}")
+        said.append(f"{' and '.join(lost)} brought no answer that was kept{worth}")
     if known.cap is not None:
         used = (
             ""

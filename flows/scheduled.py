@@ -16,6 +16,7 @@ from lowtide.calendars import is_last
 from lowtide.engine.run import Run
 from lowtide.errors import LowtideError
 from lowtide.flows.advance import advance_once
+from lowtide.flows.failures import say_plainly
 from lowtide.flows.pages import ProgressPage
 from lowtide.flows.run import flow_run_name, scheduled
 from lowtide.job import Job, load_job
@@ -34,7 +35,7 @@ Usd = Annotated[
 
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
-BackendKind = Literal["bedrock", "azure-batch", "openai-batch", "local"]
+BackendKind = Literal["bedrock", "azure-batch", "openai-batch", "spot", "local"]
 
 
 @flow(name="lowtide run due", flow_run_name=flow_run_name, persist_result=False, validate_parameters=True)
@@ -61,6 +62,7 @@ def run_due(
             `failed` asks again also for rows that ended without an answer; `all` asks everything anew, past the cache.
         run_id: Go on with this run of the window, as it was begun, and list nothing: a backfill begins its runs itself.
     """
+    say_plainly()
     loaded = load_job(Path(job))
     if run_id is not None:
         begun = steps.find_open(loaded, loaded.calendar.named(window, scheduled()), run_id)

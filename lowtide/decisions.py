@@ -87,7 +87,8 @@ Action = Build | Resolve | Poll | Collect | Reopen | Settle | Submit | Drain | P
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What bounds a run. `grace` in seconds; `price_of` gives what a shard's attempt may cost at most, in USD.
+    """What bounds a run. `grace` in seconds; `price_of` gives what a shard's attempt may cost at most, in USD, and is
+    told whether it would be `alone`: with no other batch out.
 
     A shard of fewer than `minimum_records` is asked on demand. `cap` is the run's own; `rooms` are what the caps of the
     root have left for it, with what is `held` for shards, by their numbers, taken off. Without `approved`, nothing is
@@ -99,7 +100,7 @@ class Rules:
     live_batches: int
     consistent_lookup: bool
     cap: Decimal | None
-    price_of: Callable[[ShardState], Decimal]
+    price_of: Callable[[ShardState, bool], Decimal]
     minimum_records: int = 1
     rooms: tuple[Room, ...] = ()
     held: Mapping[int, Decimal] = field(default_factory=dict)
@@ -179,7 +180,7 @@ def _submissions(state: RunState, now: float, rules: Rules, spent: Decimal) -> D
         if not rules.approved:
             working += 1
             continue
-        reserve, held = rules.price_of(shard), rules.held.get(shard.number, Decimal(0))
+        reserve, held = rules.price_of(shard, live == 0), rules.held.get(shard.number, Decimal(0))
         if room := purse.too_small(reserve, held):
             unaffordable.append(Settle(shard.number, "budget", f"budget: {room.refusal(reserve)}"))
             over_root |= room.by_root

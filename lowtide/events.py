@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import msgspec
 
-from lowtide.records import Fault, Usage
+from lowtide.records import Compute, Fault, Usage
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="event", tag=True, omit_defaults=True, kw_only=True):
@@ -135,6 +135,7 @@ class Ended(Event, frozen=True, tag="ended"):
     usage: Usage | None = None
     fault: Fault = ""
     region: str = ""
+    compute: tuple[Compute, ...] = ()
 
 
 class Collected(Event, frozen=True, tag="collected"):
@@ -198,6 +199,7 @@ class Drained(Event, frozen=True, tag="drained"):
     tallies: tuple[Tally, ...] = ()
     compute_seconds: int = 0
     region: str = ""
+    compute: tuple[Compute, ...] = ()
 
 
 class Settled(Event, frozen=True, tag="settled"):

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import msgspec
 import pyarrow as pa
 
 from lowtide import money
 from lowtide.plan import RunPlan
 from lowtide.prices import Price
+from lowtide.records import Compute
 from lowtide.schemas import LEDGER
 from lowtide.shards import Attempt, ShardState
 from lowtide.states import RunState
@@ -46,6 +48,7 @@ class Entry:
     period_end: float = 0.0
     region: str = ""
     surplus: bool = False
+    zone: str = ""
     realtime_price: Decimal | None = None
 
     @property
@@ -102,7 +105,7 @@ def _of_attempt(attempt: Attempt, prices: Price) -> Iterator[Entry]:
             0.0 if reserved else attempt.ended_at,
             "" if reserved else attempt.region,
             attempt.surplus,
-            realtime.unit(token_type) if actual and realtime is not None else None,
+            realtime_price=realtime.unit(token_type) if actual and realtime is not None else None,
         )
 
     # A surplus batch reserves in the account alone: it may turn out to be the one that its attempt goes on with.
@@ -112,17 +115,56 @@ def _of_attempt(attempt: Attempt, prices: Price) -> Iterator[Entry]:
     if not attempt.known_at:
         return
     for tally in attempt.tallies:
-        each = price.unit(tally.token_type)
+        # Where time is paid, tokens say what it went into.
+        each = Decimal(0) if price.by_time else price.unit(tally.token_type)
         yield entry("actual", attempt.known_at, tally.token_type, tally.quantity, "token", each, tally.waste)
     if attempt.compute_seconds:
         each = price.unit("compute_second")
         waste = "duplicate" if attempt.surplus else "" if attempt.collected_at else "lost"
         yield entry("actual", attempt.known_at, "compute_second", attempt.compute_seconds, "second", each, waste)
+    for part in _together(_by_use(attempt)):
+        each = part.usd_per_second
+        line = entry("actual", attempt.known_at, "compute_second", part.seconds, "second", each, part.waste)
+        yield replace(line, price=Price(part.machine, part.source, by_time=True), zone=part.zone, realtime_price=None)
     if attempt.unknown:
         # Nobody has said that it was not billed: so nothing is released, and this line says why.
         yield entry("reserved", attempt.known_at, "", 0, "batch", attempt.reserved, "lost")
     elif reserves:
         yield entry("released", attempt.known_at, "", 1, "batch", attempt.reserved)
+
+
+def _by_use(attempt: Attempt) -> Iterator[Compute]:
+    """The attempt's machine time, where that which went into answers is divided by what their tokens were good for."""
+    tokens = Counter[str]()
+    for tally in attempt.tallies:
+        tokens[tally.waste] += tally.quantity
+    for part in attempt.compute:
+        if attempt.surplus:
+            yield msgspec.structs.replace(part, waste="duplicate")
+        elif part.waste or not tokens.total():
+            yield part
+        else:
+            yield from _divided(part, tokens)
+
+
+def _divided(part: Compute, tokens: Mapping[str, int]) -> Iterator[Compute]:
+    """Whole seconds that add up to the part's."""
+    whole, done, before = sum(tokens.values()), 0, 0
+    for waste, quantity in sorted(tokens.items()):
+        done += quantity
+        until = (2 * part.seconds * done + whole) // (2 * whole)
+        if until > before:
+            yield msgspec.structs.replace(part, seconds=until - before, waste=waste)
+        before = until
+
+
+def _together(parts: Iterable[Compute]) -> Iterator[Compute]:
+    """Times at one price, of one kind of machine, for one purpose, added up."""
+    seconds = Counter[Compute]()
+    for part in parts:
+        seconds[msgspec.structs.replace(part, seconds=0)] += part.seconds
+    for part, added in seconds.items():
+        yield msgspec.structs.replace(part, seconds=added)
 
 
 def spent(state: RunState, price: Price) -> Decimal:
@@ -133,6 +175,29 @@ def spent(state: RunState, price: Price) -> Decimal:
         for entry in _of_attempt(attempt, price)
         if entry.kind == "actual"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class InVain:
+    """`usd` bought nothing; nor did `seconds` of machines that are paid by the clock, out of `machine_seconds`."""
+
+    usd: Decimal
+    seconds: int
+    machine_seconds: int
+
+
+def in_vain(state: RunState, price: Price) -> InVain:
+    """What the run has paid so far, and got nothing for."""
+    usd, seconds = Decimal(0), Counter[bool]()
+    for attempt in state.attempts.values():
+        for line in _of_attempt(attempt, price):
+            if line.kind != "actual":
+                continue
+            if line.waste:
+                usd = money.total((usd, line.amount))
+            if line.price.by_time and line.unit == "second":
+                seconds[bool(line.waste)] += line.quantity
+    return InVain(usd, seconds[True], seconds.total())
 
 
 def saved(state: RunState, price: Price) -> Decimal:
@@ -162,6 +227,8 @@ def _row(line: Entry, plan: RunPlan) -> dict[str, object]:
     place = f"{plan.run_id}/{plan.nonce}/{line.scope}/{line.shard}/{line.attempt}"
     place += f"/{line.batch_id}" if line.surplus else ""
     identity = f"{place}/{line.kind}/{line.token_type}/{line.waste}"
+    if line.price.by_time and line.unit == "second":
+        identity += f"/{line.price.price_id}/{line.zone}/{line.unit_price}/{line.price.source}"
     return {
         "entry_id": hashlib.sha256(identity.encode()).hexdigest()[:32],
         "at": moment(line.at),
@@ -173,7 +240,7 @@ def _row(line: Entry, plan: RunPlan) -> dict[str, object]:
         "attempt": line.attempt,
         "backend": plan.backend,
         "provider": plan.provider,
-        "region": line.region or plan.region,
+        "region": line.zone or line.region or plan.region,
         "model": plan.model,
         "batch_id": line.batch_id,
         "token_type": line.token_type or None,

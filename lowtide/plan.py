@@ -27,10 +27,17 @@ from lowtide.windows import Window, names_utc
 
 @dataclass(frozen=True)
 class Candidate:
-    """A backend that the job allows, and what it charges."""
+    """A backend that the job allows, and what it charges. A cap on what its machines cost allows so many `machines`."""
 
     backend: Backend
     price: Price
+    machines: int | None = None
+
+    @property
+    def machines_at_most(self) -> int:
+        """How many work at once; 0 where none are started, or none may be."""
+        most = self.backend.limits.machines
+        return most if self.machines is None else min(most, self.machines)
 
 
 @dataclass(frozen=True)
@@ -104,16 +111,39 @@ class PlannedPrice(msgspec.Struct, frozen=True):
     source: str
     per_unit: dict[str, Decimal]
     on_demand: PlannedPrice | None = None
+    by_time: bool = False
+    fixed: Decimal = Decimal(0)
+    tokens_per_second: float = 0.0
+    least: Decimal = Decimal(0)
+    start: Decimal = Decimal(0)
 
     @classmethod
     def of(cls, price: Price) -> PlannedPrice:
         return cls(
-            price.price_id, price.source, dict(price.per_unit), cls.of(price.on_demand) if price.on_demand else None
+            price.price_id,
+            price.source,
+            dict(price.per_unit),
+            cls.of(price.on_demand) if price.on_demand else None,
+            price.by_time,
+            price.fixed,
+            price.tokens_per_second,
+            price.least,
+            price.start,
         )
 
     def price(self) -> Price:
         """The same, to reckon with."""
-        return Price(self.price_id, self.source, self.per_unit, self.on_demand.price() if self.on_demand else None)
+        return Price(
+            self.price_id,
+            self.source,
+            self.per_unit,
+            self.on_demand.price() if self.on_demand else None,
+            self.by_time,
+            self.fixed,
+            self.tokens_per_second,
+            self.least,
+            self.start,
+        )
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -130,7 +160,9 @@ class PlannedOption(msgspec.Struct, frozen=True):
     `finish` in seconds since the epoch, 0 where the backend cannot do the work. `why_not` says what speaks against it;
     "" for the one that is chosen. `requests` would be asked there, `cached` are answered by what an earlier run has
     bought from the same model, and `twins` by another request of the run. `on_demand` says that they are too few for a
-    batch. `quota` says how the shards fit into what the backend takes at once.
+    batch. `quota` says how the shards fit into what the backend takes at once. `by_time` says that machines are paid,
+    and not tokens. `fixed_usd` is part of each cost, whatever the number of requests; `break_even` says in words from
+    how many requests on that pays.
     """
 
     backend: str
@@ -155,6 +187,9 @@ class PlannedOption(msgspec.Struct, frozen=True):
     twins: int = 0
     on_demand: bool = False
     quota: str = ""
+    by_time: bool = False
+    fixed_usd: Decimal = Decimal(0)
+    break_even: str = ""
 
 
 class CountedDocuments(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import msgspec
@@ -77,7 +78,8 @@ class Limits:
     costs nothing, `poll_seconds` is the longest pause between two polls, whatever the job says.
 
     For plans: a batch is answered within `turnaround_seconds`, as far as the provider promises anything; where the
-    speed depends on the number of records, it is about `records_per_second`.
+    speed depends on the number of records, it is about `records_per_second`. Where machines are started for it, so many
+    `machines` work at once, each after `boot_seconds`.
     """
 
     records: int
@@ -90,6 +92,8 @@ class Limits:
     poll_seconds: float | None = None
     turnaround_seconds: float = 86_400.0
     records_per_second: float | None = None
+    machines: int = 0
+    boot_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,8 @@ class Shard:
     """An immutable JSONL file of requests, ready to be submitted.
 
     `uri` is where the file lies in the run's root, `open` streams it. `on_demand` says that it holds fewer records than
-    a batch of this backend may, so that they are asked one by one, at the price of that.
+    a batch of this backend may, so that they are asked one by one, at the price of that. `may_cost` is what is reserved
+    for it under a cap, in USD: a backend that charges by time must not go beyond; None where nothing limits it.
     """
 
     run_id: str
@@ -108,13 +113,15 @@ class Shard:
     uri: str
     open: Callable[[], BinaryIO]
     on_demand: bool = False
+    may_cost: Decimal | None = None
 
 
 Outcome = Literal["completed", "partial", "failed", "expired", "cancelled"]
 
 
 Fault = Literal["", "quota", "fatal"]
-"""Why an ended batch was never begun: there was no room (ask again, later), or asking again cannot help."""
+"""What an ended batch says beside its outcome: there was no room for all of it, or not enough was reserved, and it may
+be asked again without an end (`quota`); or asking again cannot help (`fatal`)."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -126,12 +133,31 @@ class Usage(msgspec.Struct, frozen=True):
     reasoning_tokens: int = 0
 
 
+class Compute(msgspec.Struct, frozen=True):
+    """Machine time that a batch is charged for: whole seconds of one kind of machine, at what one cost then and there.
+
+    `waste` is "" for time that went into its answers; `preempted`, `boot` or `idle` for what was lost or not used.
+    `source` says where the price is from.
+    """
+
+    seconds: int
+    usd_per_second: Decimal
+    waste: str = ""
+    machine: str = ""
+    zone: str = ""
+    source: str = ""
+
+    @property
+    def usd(self) -> Decimal:
+        return self.usd_per_second * self.seconds
+
+
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
     """Where a batch stands. `outcome` is None until it has ended; `provider_state` is the provider's own word.
 
-    `answered` counts records answered so far (for progress only), `compute_seconds` is what the backend charges
-    for machine time, known at the end, and 0 where it charges by token.
+    `answered` counts records answered so far (for progress only). `compute_seconds` is what the backend charges for
+    machine time, known at the end, and 0 where it charges by token; `compute` says the same where its price changes.
 
     Known at the end, and None where the provider does not say: `charged`, how many records it has answered and puts on
     the bill, whether or not their lines can be read; `usage`, its totals. A record without a line is asked again only
@@ -148,6 +174,7 @@ class BatchStatus:
     usage: Usage | None = None
     fault: Fault = ""
     region: str = ""
+    compute: tuple[Compute, ...] = ()
 
 
 AnswerStatus = Literal["ok", "refused", "error", "unanswered"]

@@ -8,7 +8,8 @@ from enum import StrEnum
 import msgspec
 
 from lowtide import events as e
-from lowtide.records import Fault, Usage
+from lowtide import money
+from lowtide.records import Compute, Fault, Usage
 
 
 class Phase(StrEnum):
@@ -42,11 +43,17 @@ class Attempt(msgspec.Struct, frozen=True):
     unknown: bool = False
     outcome: str = ""
     compute_seconds: int = 0
+    compute: tuple[Compute, ...] = ()
     tallies: tuple[e.Tally, ...] = ()
     region: str = ""
     on_demand: bool = False
     surplus: bool = False
     places: tuple[str, ...] = ()
+
+    @property
+    def compute_usd(self) -> Decimal:
+        """What its machine time has cost, waste included, where that has prices of its own."""
+        return money.total(part.usd for part in self.compute)
 
     @property
     def known_at(self) -> float:

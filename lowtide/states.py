@@ -232,6 +232,7 @@ class _Draft:
             outcome=event.outcome,
             tallies=event.tallies,
             compute_seconds=event.compute_seconds,
+            compute=event.compute,
             region=event.region,
         )
 
@@ -303,9 +304,13 @@ class _Draft:
                 )
                 return {"batch_id": event.batch_id, "owner": "", "refusals": 0, "reason": "", "reserved": Decimal(0)}
             case e.Ended():
-                seconds = event.compute_seconds
                 self._attempt(
-                    shard, ended_at=event.at, outcome=event.outcome, compute_seconds=seconds, region=event.region
+                    shard,
+                    ended_at=event.at,
+                    outcome=event.outcome,
+                    compute_seconds=event.compute_seconds,
+                    compute=event.compute,
+                    region=event.region,
                 )
                 said = {"charged": event.charged, "usage": event.usage, "fault": event.fault}
                 return {"outcome": event.outcome, "reason": event.reason, **said}

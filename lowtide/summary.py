@@ -9,7 +9,7 @@ import msgspec
 
 from lowtide.engine.publishing import ledger_path, results_path
 from lowtide.engine.run import Run
-from lowtide.ledger import saved, spent
+from lowtide.ledger import in_vain, saved, spent
 from lowtide.shards import Phase
 
 FAILED = ("invalid", "refused", "error")
@@ -20,8 +20,9 @@ class Summary(msgspec.Struct, frozen=True):
     """Money in USD, times in seconds since the epoch (0: not yet), `state` in words.
 
     `reused` counts requests whose answers an earlier run has bought, which saved `saved_usd`; `twins` those that repeat
-    another one of the run. `over_budget` and `cut_short` say that rows were skipped for the budget, or because the run
-    was cancelled.
+    another one of the run. `compute_seconds` are those of this machine's processors, `machine_seconds` those of
+    machines that are paid by the clock. What was wasted is a part of the whole. `over_budget` and `cut_short` say that
+    rows were skipped for the budget, or because the run was cancelled.
     """
 
     job: str
@@ -43,6 +44,9 @@ class Summary(msgspec.Struct, frozen=True):
     output_tokens: int
     wasted_tokens: int
     compute_seconds: int
+    machine_seconds: int
+    wasted_seconds: int
+    wasted_usd: Decimal
     cost_usd: Decimal
     price_id: str
     reserved_usd: Decimal
@@ -86,6 +90,7 @@ def summarize(run: Run) -> Summary:
             wasted += tally.quantity if tally.waste else 0
     phases = Counter(str(shard.phase) for shard in state.shards.values())
     store = run.context.store
+    vain = in_vain(state, run.context.work.price)
     return Summary(
         job=plan.job,
         window=plan.window,
@@ -106,6 +111,9 @@ def summarize(run: Run) -> Summary:
         output_tokens=tokens["output"] + tokens["reasoning"],
         wasted_tokens=wasted,
         compute_seconds=sum(attempt.compute_seconds for attempt in state.attempts.values()),
+        machine_seconds=vain.machine_seconds,
+        wasted_seconds=vain.seconds,
+        wasted_usd=vain.usd,
         cost_usd=spent(state, run.context.work.price),
         price_id=plan.price_id,
         reserved_usd=state.reserved,

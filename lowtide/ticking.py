@@ -243,7 +243,7 @@ def _take(
 
 def _trouble(run: Run) -> str:
     """What the pass could not do, and may be able to next time: of the run, and of those before it."""
-    said = (run.trouble, run.blind, *(before.blind for before in run.before))
+    said = (run.trouble, run.lookout.blind, *(before.lookout.blind for before in run.before))
     return "; ".join(dict.fromkeys(each for each in said if each))
 
 

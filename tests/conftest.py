@@ -24,6 +24,15 @@ from servers import azurite as blob_service
 settings.register_profile("lowtide", deadline=None)
 settings.load_profile("lowtide")
 
+LONGEST = "schedules/test_on_a_server"
+"""A story of some minutes, which one process after the other tells."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest story first, so that nobody waits for it at the end."""
+    items.sort(key=lambda item: LONGEST not in item.nodeid)
+
+
 CHROMIUMS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 
 

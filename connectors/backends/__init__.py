@@ -5,7 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from lowtide.job.model import AzureBatchBackend, BackendSpec, BedrockBackend, LocalBackend, OpenAIBatchBackend
+from lowtide.job.backends import (
+    AzureBatchBackend,
+    BackendSpec,
+    BedrockBackend,
+    LocalBackend,
+    OpenAIBatchBackend,
+    SpotBackend,
+)
 from lowtide.protocols import Backend, Store
 
 
@@ -41,3 +48,7 @@ def open_backend(
             from lowtide.connectors.backends.openai_batch import open_openai
 
             return open_openai(spec, environ=environ, clock=clock, keyed=keyed)
+        case SpotBackend():
+            from lowtide.connectors.backends.spot import open_spot
+
+            return open_spot(spec, root, environ=environ, clock=clock)

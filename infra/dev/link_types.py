@@ -20,9 +20,13 @@ def wanted(target: Path) -> dict[Path, str]:
     links: dict[Path, str] = {}
     for package, folder in mapping.items():
         place = target.joinpath(*package.split("."))
-        # The package that others are mapped into is linked file by file, so that there is a real folder to put them in.
-        if any(other.startswith(package + ".") for other in mapping):
-            sources = [path for path in sorted((ROOT / folder).iterdir()) if path.name != "__pycache__"]
+        inside = {ROOT / other for other in mapping.values() if other.startswith(f"{folder}/")}
+        # The package that others are mapped into is linked file by file, so that there is a real folder to put them in;
+        # and the folder that another package lies in, so that this one is not found twice.
+        if inside or any(other.startswith(package + ".") for other in mapping):
+            sources = [
+                path for path in sorted((ROOT / folder).iterdir()) if path.name != "__pycache__" and path not in inside
+            ]
             links |= {place / path.name: os.path.relpath(path, place) for path in sources}
         else:
             links[place] = os.path.relpath(ROOT / folder, place.parent)

@@ -80,12 +80,13 @@ SCHEMA = pa.schema(
 )
 """The columns of an export: those of FOCUS, then our own."""
 
-_PROVIDERS = {"aws": "AWS", "azure": "Microsoft", "openai": "OpenAI", "local": "Local"}
+_PROVIDERS = {"aws": "AWS", "azure": "Microsoft", "openai": "OpenAI", "local": "Local", "own": "Own machines"}
 _SERVICES = {
     "bedrock": "Amazon Bedrock",
     "azure-batch": "Azure OpenAI",
     "openai-batch": "OpenAI API",
     "local": "Local models",
+    "spot": "Open models by machine time",
 }
 _METERS = {
     "input": "Input Tokens",

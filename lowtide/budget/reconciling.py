@@ -40,6 +40,8 @@ def name_of(plan: RunPlan, attempt: Attempt) -> str:
 def cost_of(attempt: Attempt, price: Price) -> Decimal:
     """USD that the provider bills for an attempt, waste included; where nobody could find out, what it may bill."""
     at = price.of(on_demand=attempt.on_demand)
+    if at.by_time:
+        return max(attempt.compute_usd, attempt.may_cost)
     tokens = sum((at.unit(tally.token_type) * tally.quantity for tally in attempt.tallies), Decimal(0))
     return max(tokens + at.unit("compute_second") * attempt.compute_seconds, attempt.may_cost)
 

@@ -14,6 +14,7 @@ import click
 import pyarrow as pa
 
 from lowtide import engine
+from lowtide.billing.reading import is_priced
 from lowtide.calendars import is_last
 from lowtide.cli.progress import shown
 from lowtide.connectors.assembly import assemble
@@ -91,7 +92,9 @@ def in_short(plan: RunPlan) -> list[str]:
     if chosen is None:
         return [f"plan: {where}, about {rough(plan.cost_usd)} USD"]
     cost = f"about {rough(chosen.cost_usd)} USD"
-    if chosen.cost_high_usd > chosen.cost_low_usd:
+    if not is_priced(chosen.price_id, chosen.cost_usd):
+        cost = "costs are not known"
+    elif chosen.cost_high_usd > chosen.cost_low_usd:
         cost += f" ({rough(chosen.cost_low_usd)} to {rough(chosen.cost_high_usd)})"
     asked = f"{chosen.requests:,} request{'' if chosen.requests == 1 else 's'}"
     if chosen.cached:

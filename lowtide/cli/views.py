@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from urllib.parse import unquote
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from lowtide import money
+from lowtide.billing.reading import is_priced
 from lowtide.cli.reasons import Reason
 from lowtide.plan import PlannedDocuments, PlannedOption, Range, RunPlan
 from lowtide.planning.making import LATE
@@ -21,6 +24,8 @@ from lowtide.summary import Summary
 
 _NAMES = 11
 """Columns that the names of `print_pairs` take."""
+
+_UNKNOWN = "not known: no price is given"
 
 _COLOURS = {"ok": "green", "skipped": "yellow", "invalid": "red", "refused": "red", "error": "red"}
 
@@ -35,7 +40,9 @@ def print_pairs(lines: Sequence[tuple[str, str | Text]]) -> None:
     """Names and values, a line each. Long values are left to the terminal to wrap, so that they can be copied whole."""
     out = console()
     for name, value in lines:
-        line = Text(f"{name:<10} ", style="dim")
+        # What has no name, and would not fit, begins further left.
+        room = out.width - len(value)
+        line = Text(f"{name:<10} " if name else " " * min(_NAMES, max(room, 0)), style="dim")
         line.append_text(value if isinstance(value, Text) else Text(value, style="not dim"))
         out.print(line, soft_wrap=True)
 
@@ -93,25 +100,30 @@ def _show_options(options: Sequence[PlannedOption]) -> None:
         if option.finish:
             realtime = "-" if option.realtime_usd is None else money.usd(option.realtime_usd)
             finish = moment(option.finish).removesuffix(" UTC")
-            figures = f"{money.usd(option.cost_usd):>13} {realtime:>13} {_saved(option):>6}  {finish}"
+            cost = money.usd(option.cost_usd) if is_priced(option.price_id, option.cost_usd) else "not known"
+            figures = f"{cost:>13} {realtime:>13} {_saved(option):>6}  {finish}"
         mark = "*" if option.chosen else " "
         out.print(Text(f"{mark} {option.backend:<14} {figures}", style="bold" if option.chosen else ""), soft_wrap=True)
         region = f", {option.region}" if option.region else ""
         said = f"chosen; {option.finish_basis}" if option.chosen else option.why_not
         line = Text(f"    {option.model}{region}: ", style="dim")
         out.print(line.append(said, style="not dim"), soft_wrap=True)
+        if option.break_even:
+            out.print(Text(f"    {option.break_even}", style="not dim"), soft_wrap=True)
 
 
 def _saved(option: PlannedOption) -> str:
     """The part of what it would cost in real time that is not spent."""
-    if not option.realtime_usd:
+    if not option.realtime_usd or not is_priced(option.price_id, option.cost_usd):
         return "-"
     return f"{(1 - option.cost_usd / option.realtime_usd) * 100:.0f} %"
 
 
 def _promises(plan: RunPlan, chosen: PlannedOption | None, caps: Sequence[str]) -> list[tuple[str, str | Text]]:
     lines: list[tuple[str, str | Text]] = []
-    if chosen is not None:
+    if not is_priced(plan.price_id, plan.cost_usd):
+        lines.append(("cost", _UNKNOWN))
+    elif chosen is not None:
         cost = f"{usd(chosen.cost_low_usd)} to {usd(chosen.cost_high_usd)}"
         between = f"; with 90 % from {cost}" if chosen.cost_high_usd > chosen.cost_low_usd else ""
         lines.append(("cost", f"about {usd(chosen.cost_usd)}{between}"))
@@ -144,10 +156,23 @@ def _notes(plan: RunPlan) -> list[tuple[str, str | Text]]:
 def _wrapped(name: str, said: Text) -> list[tuple[str, str | Text]]:
     """Words that nobody copies, in as many lines as the terminal's width makes of them."""
     out = console()
-    lines = said.wrap(out, max(out.width - _NAMES, 20))
+    room = max(out.width - _NAMES, 20)
+    longest = max(map(cell_len, said.plain.split()), default=0)
+    # An address that would fit into a line of its own is left whole there, so that it can be followed.
+    lines = said.divide(_between_words(said.plain, room)) if room < longest <= out.width else said.wrap(out, room)
     for line in lines:
         line.rstrip()
     return [("" if number else name, line) for number, line in enumerate(lines)]
+
+
+def _between_words(text: str, room: int) -> list[int]:
+    """Where to break lines, so that only a word that is longer is wider than `room`."""
+    breaks, start = [], 0
+    for word in re.finditer(r"\S+", text):
+        if word.start() > start and cell_len(text[start : word.end()]) > room:
+            start = word.start()
+            breaks.append(start)
+    return breaks
 
 
 def usd(amount: Decimal) -> str:
@@ -185,7 +210,8 @@ def show_summary(summary: Summary) -> None:
         ("shards", phases or "none yet"),
         *_spared(summary),
         ("tokens", _tokens(summary)),
-        ("cost", f"{usd(summary.cost_usd)}, {summary.backend}, model {summary.model}"),
+        *_machines(summary),
+        ("cost", f"{_cost(summary)}, {summary.backend}, model {summary.model}"),
     ]
     if summary.finished:
         late = summary.finished - summary.deadline
@@ -224,6 +250,33 @@ def _tokens(summary: Summary) -> str:
     if summary.compute_seconds:
         words += f"; {count(summary.compute_seconds, 'CPU second')}"
     return words
+
+
+def _machines(summary: Summary) -> list[tuple[str, str | Text]]:
+    """Time of machines that are paid by the clock, and what of it bought no answer."""
+    if not summary.machine_seconds:
+        return []
+    share = _share(Decimal(summary.wasted_seconds), Decimal(summary.machine_seconds))
+    lost = f", {duration(summary.wasted_seconds)} ({share}) of it wasted" if summary.wasted_seconds else ", none wasted"
+    return [("machines", duration(summary.machine_seconds) + lost)]
+
+
+def _cost(summary: Summary) -> str:
+    """What it came to; where time is paid, waste is no matter of tokens, and is told beside it."""
+    if not is_priced(summary.price_id, summary.cost_usd):
+        return _UNKNOWN
+    said = usd(summary.cost_usd)
+    if summary.machine_seconds and summary.wasted_usd:
+        said += f", {usd(summary.wasted_usd)} ({_share(summary.wasted_usd, summary.cost_usd)}) of it wasted"
+    return said
+
+
+def _share(part: Decimal, whole: Decimal) -> str:
+    """`46 %`, and never `0 %` or `100 %` for what is not quite that."""
+    share = part * 100 / whole
+    if 0 < share < 1:
+        return "< 1 %"
+    return "> 99 %" if 99 < share < 100 else f"{share:.0f} %"
 
 
 def show_rows(rows: Sequence[Mapping[str, object]], *, key: str = "") -> None:

@@ -165,6 +165,7 @@ def drain(context: Context, batch_id: str) -> None:
         tallies=tallies,
         compute_seconds=status.compute_seconds,
         region=status.region,
+        compute=status.compute,
     )
     context.journal.append(drained)
     # Batches with one token may share their input: it goes when the one that is kept needs it no more.

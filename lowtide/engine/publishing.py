@@ -29,7 +29,7 @@ from lowtide.money import allocate
 from lowtide.prices import PICO
 from lowtide.protocols import Store
 from lowtide.schemas import CONTRACT_VERSION, RUNS, STATUSES
-from lowtide.shards import ShardState
+from lowtide.shards import Attempt, ShardState
 from lowtide.states import RunState
 
 
@@ -250,6 +250,7 @@ def _run_row(context: Context, state: RunState, found: Written, now: float, writ
         "text_bytes": sum(shard.text_bytes for shard in asked),
         "reused_requests": sum(shard.reused for shard in state.shards.values()),
         "twin_requests": sum(shard.twins for shard in state.shards.values()),
+        **_machine_time(attempts),
         "planned_cost_usd": plan.cost_usd,
         "cost_usd": spent(state, context.work.price),
         "cost_if_realtime_usd": found.realtime_usd,
@@ -264,6 +265,18 @@ def _run_row(context: Context, state: RunState, found: Written, now: float, writ
         "cancelled": state.cancelled,
         "tags": list(plan.tags.items()),
     }
+
+
+def _machine_time(attempts: Sequence[Attempt]) -> dict[str, object]:
+    """Seconds of machines that went into answers, those that did not, and the kind that most of them were of."""
+    seconds, machines = Counter[bool](), Counter[str]()
+    for attempt in attempts:
+        seconds[True] += attempt.compute_seconds
+        for part in attempt.compute:
+            seconds[not part.waste] += part.seconds
+            machines[part.machine] += part.seconds
+    machine = machines.most_common(1)[0][0] if machines else None
+    return {"compute_seconds": seconds[True], "compute_waste_seconds": seconds[False], "machine": machine or None}
 
 
 def _covered(spans: list[tuple[float, float]]) -> float:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from lowtide import events as e
 from lowtide import logs, openruns
 from lowtide.budget.approval import awaits_approval, command_of
 from lowtide.decisions import (
@@ -31,9 +30,10 @@ from lowtide.decisions import (
 from lowtide.engine import building, collecting, publishing, submitting
 from lowtide.engine.context import PATIENCE, Context
 from lowtide.engine.fitting import Fit
+from lowtide.engine.polling import Lookout
 from lowtide.engine.progress import Listener, Progress
 from lowtide.engine.spending import Spending, highest_price
-from lowtide.errors import LowtideError, Terminal, Transient
+from lowtide.errors import ConfigError, LowtideError, Terminal, Transient
 from lowtide.journal import Superseded
 from lowtide.ledger import spent
 from lowtide.plan import RunPlan
@@ -41,8 +41,9 @@ from lowtide.shards import Phase, ShardState
 from lowtide.states import RunState
 
 _MOST_TROUBLED_PASSES = 100
-_LONGEST_BLIND = 6 * 3600.0
-"""Seconds for which a batch may be out of sight before somebody should know."""
+
+_SENDING = (Build, Submit, Publish)
+"""What is not begun once a backend has refused something."""
 
 _LOG = logging.getLogger("lowtide.engine")
 
@@ -53,14 +54,13 @@ class Run:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.spending = Spending(context)
-        self._answered: dict[tuple[int, int], int] = {}
+        self.lookout = Lookout(context, lambda: not self.fit.differs)
         self._documents = context.state.documents
-        self._unseen: dict[int, float] = {}
         self._over_since = 0.0
         self._held_since = 0.0
         self._over_budget = False
         self.trouble = ""
-        self.blind = ""
+        self._refusals: list[LowtideError] = []
         self.chores: list[Callable[[], bool]] = []
         self.before: list[Run] = []
 
@@ -87,7 +87,7 @@ class Run:
             live_batches=limits.live_batches,
             consistent_lookup=limits.consistent_lookup,
             cap=context.work.run_usd,
-            price_of=lambda shard: highest_price(shard, context),
+            price_of=lambda shard, alone: highest_price(shard, context, alone=alone),
             minimum_records=limits.minimum_records,
             rooms=self.spending.rooms(),
             held=self.spending.held(),
@@ -113,12 +113,14 @@ class Run:
         """One pass: do what can be done until only waiting is left. Each batch is polled or looked for once.
 
         Actions of the types in `leave` are left to somebody else, and the pass is done when only they are left.
-        Raises what a step raises; what was done up to then is in the journal. Raises StalePlan, before anything is
-        done, if the work at hand is not what this run was planned for.
+        Raises what a step raises; what was done up to then is in the journal. What a look at a batch raises is raised
+        at the end, once all that was answered is brought in. Raises StalePlan, before anything is done, if the work at
+        hand is not what this run was planned for.
         """
         self.fit.check()
         self.refresh()
-        self.blind = ""
+        self.lookout.blind = ""
+        self._refusals.clear()
         self._do_chores()
         leave = (*leave, Build) if self.holds_build else leave
         self.spending.refresh()
@@ -132,11 +134,15 @@ class Run:
                 self.spending.make_room()
                 reconciled = True
                 continue
-            actions = [action for action in decision.actions if not isinstance(action, leave)]
+            # What was answered is brought in before a backend's refusal stops the run, and nothing new is sent.
+            left = (*leave, *_SENDING) if self._refusals else leave
+            actions = [action for action in decision.actions if not isinstance(action, left)]
             if not actions:
                 break
             failed |= self.perform(actions, listen)
             looked |= {action for action in actions if isinstance(action, Poll | Resolve | Drain)}
+        if self._refusals:
+            raise self._refusals[0]
         done = not failed and self._chores_done(over=decision.done) and (decision.done or bool(decision.actions))
         if decision.done:
             self.close_dropped()
@@ -147,7 +153,10 @@ class Run:
             return "done" if decision.done else "settled"
         if self.state.build_finished and self.awaits_approval:
             return f"waiting for approval: {command_of(self.plan)}"
-        return "waiting for the run before this one" if self.holds_build else "waiting for answers"
+        if self.holds_build:
+            return "waiting for the run before this one"
+        blind = self.lookout.blind
+        return f"waiting for answers ({blind})" if blind else "waiting for answers"
 
     def perform(self, actions: Sequence[Action], listen: Listener = lambda progress: None) -> set[Action]:
         """Carry out actions, decided on the state at hand. One that another process has overtaken is passed over.
@@ -157,6 +166,8 @@ class Run:
         decided = self.state
         failed: set[Action] = set()
         for action in actions:
+            if self._refusals and isinstance(action, _SENDING):
+                continue
             if not isinstance(action, Build | Publish | Drain):
                 number = action.shard
                 if self.state.shards[number] != decided.shards[number]:
@@ -173,6 +184,11 @@ class Run:
             except Transient as error:
                 failed.add(action)
                 self.trouble = str(error)
+            except (Terminal, ConfigError) as error:
+                if not isinstance(action, Poll):
+                    raise
+                failed.add(action)
+                self._refusals.append(error)
         return failed
 
     def _do_chores(self) -> None:
@@ -235,7 +251,9 @@ class Run:
         purse = Purse(
             context.work.run_usd, spent(self.state, context.work.price), self.state.reserved, self.spending.rooms()
         )
-        return any(not purse.too_small(highest_price(shard, context), Decimal(0)) for shard in shards)
+        alone = not any(shard.phase in (Phase.SUBMITTING, Phase.SUBMITTED) for shard in self.state.shards.values())
+        costs = (highest_price(shard, context, alone=alone) for shard in shards)
+        return any(not purse.too_small(cost, Decimal(0)) for cost in costs)
 
     @property
     def fit(self) -> Fit:
@@ -267,7 +285,7 @@ class Run:
                 answered += shard.total
             else:
                 answered += shard.total - shard.records
-                answered += self._answered.get((number, shard.attempt), 0) if shard.phase is Phase.SUBMITTED else 0
+                answered += self.lookout.answered(number, shard.attempt) if shard.phase is Phase.SUBMITTED else 0
         phases = Counter(shard.phase for shard in self.state.shards.values())
         return Progress(
             step=step,
@@ -294,7 +312,7 @@ class Run:
             case Resolve(shard):
                 submitting.resolve(context, shard)
             case Poll(shard, stop):
-                self._poll(shard, stop)
+                self.lookout.poll(shard, stop=stop)
                 listen(self.progress("waiting for answers"))
             case Collect(shard):
                 self._collect(shard)
@@ -321,11 +339,6 @@ class Run:
                         context.store, self.plan.job, self.plan.window, self.plan.run_id, context.work.asked
                     )
 
-    def _blind(self, number: int) -> float:
-        """Seconds since this process could first not see what a shard's batch does."""
-        now = self.context.clock()
-        return now - self._unseen.setdefault(number, now)
-
     def _collect(self, number: int) -> None:
         """Collect; in a cancelled run, what cannot be had for a while is given up."""
         try:
@@ -333,53 +346,11 @@ class Run:
         except collecting.NotYet:
             raise
         except Transient:
-            if not self.state.cancelled or self._blind(number) <= self.context.work.grace.total_seconds():
+            grace = self.context.work.grace.total_seconds()
+            if not self.state.cancelled or self.lookout.seconds_blind(number) <= grace:
                 raise
             collecting.abandon(self.context, number)
-        self._unseen.pop(number, None)
-
-    def _poll(self, number: int, stop: bool) -> None:
-        """Look at a batch. An error of the poll says nothing about the batch, so it is passed over; `blind` says it.
-
-        Raises Terminal if it cannot be looked at for hours on end: it may have been deleted.
-        """
-        shard = self.state.shards[number]
-        try:
-            if stop and shard.on_demand:
-                # Before the look: it is what asks them.
-                self.context.backend.cancel(shard.batch_id)
-            status = self.context.backend.poll(shard.batch_id)
-            if stop and status.outcome is None:
-                self.context.backend.cancel(shard.batch_id)
-        except Transient as error:
-            self.blind = f"{self.context.backend.name} could not be asked: {error}"
-            blind = self._blind(number)
-            if stop and blind > self.context.work.grace.total_seconds() and not self.fit.differs:
-                collecting.abandon(self.context, number)
-            elif blind > _LONGEST_BLIND:
-                raise Terminal(
-                    f"batch {shard.batch_id} could not be looked at for {_LONGEST_BLIND / 3600:.0f} hours: {error}; "
-                    "nothing is lost, and the same command goes on once it can; lowtide cancel gives it up"
-                ) from error
-            return
-        self._unseen.pop(number, None)
-        self._answered[number, shard.attempt] = min(status.answered, shard.records)
-        if status.outcome is not None:
-            self.context.journal.append(
-                e.Ended(
-                    at=self.context.clock(),
-                    shard=number,
-                    attempt=shard.attempt,
-                    outcome=status.outcome,
-                    provider_state=status.provider_state,
-                    reason=status.reason,
-                    compute_seconds=status.compute_seconds,
-                    charged=status.charged,
-                    usage=status.usage,
-                    fault=status.fault,
-                    region=status.region,
-                )
-            )
+        self.lookout.saw(number)
 
 
 def drive(

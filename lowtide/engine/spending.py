@@ -154,10 +154,14 @@ class Spending:
         return self._accounts[month]
 
 
-def highest_price(shard: ShardState, context: Context) -> Decimal:
-    """What an attempt at the shard may cost at most: every byte a token, every answer as long as it may be."""
-    price = context.work.price.of(on_demand=shard.records < context.backend.limits.minimum_records)
+def highest_price(shard: ShardState, context: Context, *, alone: bool = True) -> Decimal:
+    """What an attempt at the shard may cost at most: every byte a token, every answer as long as it may be.
+
+    Where machines are paid, there is one for each of the first shards, which may have to be started for it; and for a
+    further attempt, or one that is `alone`, with no other batch out, one may have to be started again.
+    """
+    limits = context.backend.limits
+    price = context.work.price.of(on_demand=shard.records < limits.minimum_records)
     longest = max(operation.max_output_tokens for operation in context.work.operations)
-    asked = max(price.unit("input"), price.unit("cached_input"))
-    answered = max(price.unit("output"), price.unit("reasoning"))
-    return asked * shard.size + answered * shard.records * longest
+    starting = alone or shard.number <= limits.machines or shard.attempt > 1
+    return price.at_most(shard.size, shard.records, longest, starting=starting)

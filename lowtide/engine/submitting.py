@@ -61,7 +61,7 @@ def submit(context: Context, action: Submit, spending: Spending) -> None:
         spending.settle()
         return
     try:
-        batch_id = context.backend.submit(_handle(context, shard, on_demand=action.on_demand), intent.token)
+        batch_id = context.backend.submit(_handle(context, shard, action, capped=bool(spending.caps)), intent.token)
     except SubmitUnknown:
         return
     except (QuotaFull, Transient, Terminal) as error:
@@ -128,7 +128,7 @@ def _still_allowed(context: Context, state: RunState, reserve: Decimal) -> bool:
     return cap is None or spent(state, context.work.price) + state.reserved + reserve <= cap
 
 
-def _handle(context: Context, shard: ShardState, *, on_demand: bool) -> Shard:
+def _handle(context: Context, shard: ShardState, action: Submit, *, capped: bool) -> Shard:
     path = context.path(shard.requests)
     return Shard(
         run_id=context.plan.run_id,
@@ -138,7 +138,8 @@ def _handle(context: Context, shard: ShardState, *, on_demand: bool) -> Shard:
         size=shard.size,
         uri=context.store.uri_of(path),
         open=lambda: context.store.open(path),
-        on_demand=on_demand,
+        on_demand=action.on_demand,
+        may_cost=action.reserve if capped or context.work.run_usd is not None else None,
     )
 
 

@@ -229,8 +229,9 @@ def _forget_staged(rewriter: Rewriter, plan: RunPlan, number: int, findings: Fin
     """What was laid out in the root for a provider, and is usually gone when a batch has been collected."""
     token = plan.token(number, 1).removesuffix("1")
     records = findings.records
-    for folder in _STAGED:
-        for info in list(rewriter.store.list(f"{folder}{token}")):
+    fleet, _, shard = token.removeprefix("lt-").rpartition("-s")
+    for prefix in (*(f"{folder}{token}" for folder in _STAGED), f"spot/{fleet}/shards/s{shard}"):
+        for info in list(rewriter.store.list(prefix)):
             name = info.path.rpartition("/")[2]
             if name.encode() in records.gone:
                 rewriter.delete("raw", info.path)

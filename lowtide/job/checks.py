@@ -7,8 +7,10 @@ from pathlib import Path
 
 from lowtide.errors import ConfigError
 from lowtide.job import times
+from lowtide.job.backends import SpotBackend
 from lowtide.job.model import ROW_FORMATS, JobFile, Prompt
 from lowtide.job.problems import FieldPath, shown
+from lowtide.job.spot_checks import check_spot
 from lowtide.operations.schemas import load_schema
 from lowtide.operations.template import Template
 
@@ -61,6 +63,10 @@ def check_job(job: JobFile, base: Path) -> Iterator[Finding]:
     yield from _check_schedule(job)
     yield from _check_fields(job)
     yield from _check_names(job)
+    for number, backend in enumerate(job.backends):
+        if isinstance(backend, SpotBackend):
+            for key, message in check_spot(backend):
+                yield ("backends", number, backend.kind, *key), message
     for number, operation in enumerate(job.operations):
         path: FieldPath = ("operations", number, operation.kind)
         if isinstance(operation, Prompt):

@@ -13,9 +13,10 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from lowtide.job import values
+from lowtide.job.backends import BACKENDS
 from lowtide.job.checks import check_job
 from lowtide.job.interpolation import Interpolated, interpolate, literal_secrets
-from lowtide.job.model import BACKENDS, OPERATIONS, Budget, Job, JobFile, JobLimits, OutputSpec, Schedule, Source
+from lowtide.job.model import OPERATIONS, Budget, Job, JobFile, JobLimits, OutputSpec, Schedule, Source
 from lowtide.job.nodes import LARGEST, Node, read_nodes
 from lowtide.job.problems import FieldPath, Problem, config_error, shown
 

@@ -11,29 +11,18 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from lowtide import calendars, windows
 from lowtide.calendars import Calendar, Every
 from lowtide.errors import ConfigError
 from lowtide.job import values
+from lowtide.job.backends import BACKENDS, LATER_BACKENDS, BackendSpec
 from lowtide.job.problems import shown
+from lowtide.job.section import Section
 
 Format = Literal["auto", "text", "markdown", "html", "pdf", "docx", "eml", "jsonl", "csv", "parquet"]
 ROW_FORMATS = ("jsonl", "csv", "parquet")
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty_keys(cls, data: object) -> object:
-        # `budget:` with everything below it commented out means what leaving the key out means.
-        if not isinstance(data, Mapping):
-            return data
-        optional = {field.alias or name for name, field in cls.model_fields.items() if not field.is_required()}
-        return {key: value for key, value in data.items() if value is not None or key not in optional}
 
 
 def _window_by(value: str) -> str:
@@ -45,7 +34,7 @@ def _window_by(value: str) -> str:
     return value
 
 
-class Source(_Section):
+class Source(Section):
     """Which documents the job reads."""
 
     uri: values.Address = Field(
@@ -70,7 +59,7 @@ class Source(_Section):
     )
 
 
-class _Operation(_Section):
+class _Operation(Section):
     name: values.OperationName = Field(description="The operation's name in the results, unique in the job.")
     max_output_tokens: Annotated[int, Field(ge=1, le=200_000), values.FROM_TEXT] | None = Field(
         default=None, description="The longest answer, in tokens. By default, what the kind needs."
@@ -142,142 +131,7 @@ class Prompt(_Operation):
 OperationSpec: TypeAlias = Summarize | Classify | Translate | Extract | Prompt
 
 
-class LocalBackend(_Section):
-    """Runs on this machine, at no price: extractive summaries and classification by similarity."""
-
-    kind: Literal["local"] = "local"
-    model: Literal["auto", "minilm", "tfidf"] = Field(
-        default="auto",
-        description="minilm needs the embedded model, tfidf nothing; auto takes minilm where it is installed.",
-    )
-    workers: Annotated[int, Field(ge=1, le=256), values.FROM_TEXT] | None = Field(
-        default=None, description="Processes that do the work. By default, one for each core."
-    )
-
-
-class PriceSpec(_Section):
-    """What the provider charges by contract, in USD for `per` tokens."""
-
-    input: values.Money = Field(description="For input tokens.")
-    output: values.Money = Field(description="For output tokens, reasoning included.")
-    cached_input: values.Money | None = Field(
-        default=None, description="For input tokens that the provider had cached. By default, as input."
-    )
-    per: Annotated[int, Field(ge=1, le=1_000_000_000), values.FROM_TEXT] = Field(
-        default=1_000_000, description="How many tokens the prices are for."
-    )
-    reason: values.OneLine = Field(default="set in the job file", description="Where the prices come from.")
-
-
-class _Paid(_Section):
-    model: values.OneLine = Field(description="The model, by the provider's own name.")
-    price: PriceSpec | None = Field(
-        default=None, description="Your own prices of a batch. By default, those of the price book."
-    )
-    on_demand_price: PriceSpec | None = Field(
-        default=None,
-        description="Your own prices outside batches: for comparison, and for requests that are too few for a batch. "
-        "By default, those of the price book.",
-    )
-    parameters: dict[values.OneLine, str | int | float | bool] = Field(
-        default_factory=dict, description="Inference parameters that are sent with each request, such as temperature."
-    )
-    structured_output: Literal["auto", "native", "prompt"] = Field(
-        default="auto",
-        description="How the answer's schema is asked for: natively, or in the prompt only; auto goes by the model.",
-    )
-    keep_files: bool = Field(
-        default=False, description="Leave uploaded and written files at the provider once they are collected."
-    )
-
-
-class Vpc(_Section):
-    """The network that a Bedrock job runs in."""
-
-    subnet_ids: Annotated[tuple[values.OneLine, ...], Field(strict=False, min_length=1, max_length=16)] = Field(
-        description="1 to 16 subnets."
-    )
-    security_group_ids: Annotated[tuple[values.OneLine, ...], Field(strict=False, min_length=1, max_length=5)] = Field(
-        description="1 to 5 security groups."
-    )
-
-
-class BedrockBackend(_Paid):
-    """Amazon Bedrock batch inference."""
-
-    kind: Literal["bedrock"] = "bedrock"
-    region: values.OneLine | None = Field(
-        default=None, description="The AWS region. By default, that of the AWS tools."
-    )
-    role_arn: values.OneLine = Field(description="The service role that reads and writes the bucket for Bedrock.")
-    staging: values.BucketFolder | None = Field(
-        default=None,
-        description="An s3:// folder for requests and raw answers. By default, the root, when it is on S3.",
-    )
-    invocation: Literal["converse", "invoke"] = Field(
-        default="converse", description="The form of the requests: Converse, or the model's own."
-    )
-    kms_key: values.OneLine | None = Field(default=None, description="The key that Bedrock encrypts its output with.")
-    vpc: Vpc | None = None
-    tags: dict[values.OneLine, str] = Field(default_factory=dict, max_length=50, description="Tags of the jobs.")
-    timeout_hours: Annotated[int, Field(ge=24, le=168), values.FROM_TEXT] = Field(
-        default=24, description="Hours after which Bedrock gives a job up."
-    )
-
-
-class AzureRegion(_Section):
-    """One more deployment of the same model."""
-
-    endpoint: values.OneLine = Field(description="https://NAME.openai.azure.com.")
-    deployment: values.OneLine = Field(description="The name of the deployment there.")
-    region: values.OneLine = Field(description="The name of the region, for the ledger.")
-
-
-class AzureBatchBackend(_Paid):
-    """Azure OpenAI batch: a Global-Batch or Data Zone Batch deployment."""
-
-    kind: Literal["azure-batch"] = "azure-batch"
-    deployment: values.OneLine = Field(description="The name of the deployment.")
-    endpoint: values.OneLine | None = Field(
-        default=None, description="https://NAME.openai.azure.com. By default, AZURE_OPENAI_ENDPOINT."
-    )
-    region: values.OneLine | None = Field(
-        default=None, description="The region of the endpoint, for the ledger. By default, not told."
-    )
-    auth: Literal["key", "entra"] = Field(
-        default="key", description="AZURE_OPENAI_API_KEY, or the Microsoft Entra identity of the environment."
-    )
-    api: values.OneLine = Field(default="v1", description="v1, or a dated api-version such as 2025-04-01-preview.")
-    blob: values.ContainerFolder | None = Field(
-        default=None, description="An abfs:// folder for requests and answers, in place of uploaded files."
-    )
-    regions: Annotated[tuple[AzureRegion, ...], Field(strict=False)] = Field(
-        default=(), description="Further deployments: shards go where there is room."
-    )
-    call: Literal["chat", "responses"] = Field(default="chat", description="Chat completions, or responses.")
-    enqueued_tokens: Annotated[int, Field(ge=1), values.FROM_TEXT] | None = Field(
-        default=None,
-        description="The deployment's quota of enqueued tokens. By default, a shard holds at most 15 million.",
-    )
-
-
-class OpenAIBatchBackend(_Paid):
-    """OpenAI's batch API, or one that speaks the same."""
-
-    kind: Literal["openai-batch"] = "openai-batch"
-    base_url: values.OneLine | None = Field(
-        default=None, description="The API's address. By default, OPENAI_BASE_URL, else OpenAI's own."
-    )
-    call: Literal["chat", "responses"] = Field(default="chat", description="Chat completions, or responses.")
-    enqueued_tokens: Annotated[int, Field(ge=1), values.FROM_TEXT] | None = Field(
-        default=None, description="The account's quota of enqueued tokens for the model."
-    )
-
-
-BackendSpec: TypeAlias = LocalBackend | BedrockBackend | AzureBatchBackend | OpenAIBatchBackend
-
-
-class Budget(_Section):
+class Budget(Section):
     """Caps on what may be spent. What would pass one is not submitted."""
 
     run_usd: values.Money | None = Field(default=None, description="The most that one run may cost, in USD.")
@@ -297,7 +151,7 @@ def _every(value: str) -> str:
         raise values.expected(str(error).partition("; ")[2].removeprefix("expected ")) from None
 
 
-class Schedule(_Section):
+class Schedule(Section):
     """Which windows the job goes through by itself, and when it starts their runs. Times are those of `timezone`."""
 
     every: Annotated[str, AfterValidator(_every)] = Field(
@@ -325,7 +179,7 @@ class Schedule(_Section):
         return calendars.parse_every(self.every)
 
 
-class JobLimits(_Section):
+class JobLimits(Section):
     """How hard the job tries, and in what portions."""
 
     attempts: Annotated[int, Field(ge=1, le=10), values.FROM_TEXT] = Field(
@@ -343,7 +197,7 @@ class JobLimits(_Section):
     )
 
 
-class OutputSpec(_Section):
+class OutputSpec(Section):
     """Where the results go."""
 
     root: values.Root = Field(
@@ -362,13 +216,6 @@ OPERATIONS: Mapping[str, type[_Operation]] = {
     "extract": Extract,
     "prompt": Prompt,
 }
-BACKENDS: Mapping[str, type[_Section]] = {
-    "local": LocalBackend,
-    "bedrock": BedrockBackend,
-    "azure-batch": AzureBatchBackend,
-    "openai-batch": OpenAIBatchBackend,
-}
-LATER_BACKENDS = ("spot", "realtime")
 
 
 def _single_key(what: str, kinds: Mapping[str, object], example: str) -> BeforeValidator:
@@ -401,7 +248,7 @@ BackendEntry: TypeAlias = Annotated[
 ]
 
 
-class JobFile(_Section):
+class JobFile(Section):
     """A Lowtide job: what to read, what to ask about it, where to have it answered, and where to write."""
 
     version: values.Version = Field(description="The version of this format.")

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from lowtide.job.model import BACKENDS, OPERATIONS, JobFile, JobLimits, Schedule
+from lowtide.job.backends import BACKENDS, SpotEngine
+from lowtide.job.model import OPERATIONS, JobFile, JobLimits, Schedule
 
 # Where a number belongs, a text may stand that the environment turns into one.
 _REFERENCE = {"type": "string", "pattern": r"\$\{"}
@@ -27,7 +28,7 @@ def job_schema() -> dict[str, Any]:
             del definitions[model.__name__]["properties"]["kind"]
         properties[key]["items"] = {"oneOf": [_entry(kind, model) for kind, model in kinds.items()]}
     _spell_durations(properties, JobFile)
-    for section in (JobLimits, Schedule):
+    for section in (JobLimits, Schedule, SpotEngine):
         _spell_durations(definitions[section.__name__]["properties"], section)
     for key in ("schedule", "budget", "limits"):
         properties[key] = {"anyOf": [properties[key], {"type": "null"}]}

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import msgspec
 
+from lowtide.billing.reading import is_priced
 from lowtide.money import rough
 from lowtide.plan import Candidate, PlannedOption, Range
 from lowtide.records import Limits
@@ -80,11 +81,16 @@ def option(candidate: Candidate, demand: Demand, moments: Moments, shard_records
     price = candidate.price.of(on_demand=on_demand)
     realtime = candidate.price.on_demand
     shards = shards_of(demand, limits, shard_records)
-    seconds, basis = _seconds(demand, limits, shards, on_demand=on_demand)
+    machines = max(min(candidate.machines_at_most, shards), 1)
+    if price.tokens_per_second and demand.requests:
+        seconds, basis = _machine_seconds(demand, limits, machines, price.tokens_per_second)
+    else:
+        seconds, basis = _seconds(demand, limits, shards, on_demand=on_demand)
+    fixed = price.fixed * machines if demand.requests else Decimal(0)
     finish = moments.now + moments.build_seconds + seconds
 
     def cost(tokens_in: int, tokens_out: int) -> Decimal:
-        return price.amount({"input": tokens_in, "output": tokens_out})
+        return price.amount({"input": tokens_in, "output": tokens_out}) + fixed
 
     return PlannedOption(
         backend=backend.name,
@@ -109,6 +115,8 @@ def option(candidate: Candidate, demand: Demand, moments: Moments, shard_records
         twins=demand.twins,
         on_demand=on_demand,
         quota=_quota(limits, shards, on_demand=on_demand),
+        fixed_usd=fixed,
+        by_time=price.by_time,
     )
 
 
@@ -153,6 +161,7 @@ def choose(options: Sequence[PlannedOption], moments: Moments) -> Choice:
             found,
             chosen=number == best,
             why_not="" if number == best else found.why_not or _why_not(found, options[best], moments),
+            break_even=_break_even(found, options),
         )
         for number, found in enumerate(options)
     ]
@@ -164,6 +173,11 @@ def _why_not(found: PlannedOption, best: PlannedOption, moments: Moments) -> str
         return f"done {span(found.finish - moments.deadline)} after the deadline"
     if not best.fits_deadline and found.finish > best.finish:
         return f"done {span(found.finish - best.finish)} later"
+    if not is_priced(found.price_id, found.cost_usd):
+        later = f", and it is done {span(found.finish - best.finish)} later" if found.finish > best.finish else ""
+        return f"what it costs is not known{later}"
+    if not is_priced(best.price_id, best.cost_usd):
+        return f"{rough(found.cost_usd)} USD; what {best.backend} costs is not known, and counts as nothing"
     if found.cost_usd > best.cost_usd:
         return f"{rough(found.cost_usd - best.cost_usd)} USD more"
     if found.finish > best.finish:
@@ -199,6 +213,29 @@ def _seconds(demand: Demand, limits: Limits, shards: int, *, on_demand: bool) ->
     if demand.wave_seconds is not None:
         return waves * demand.wave_seconds, f"as slow as the slowest of {earlier}"
     return waves * limits.turnaround_seconds, f"promised within {span(limits.turnaround_seconds)} a batch"
+
+
+def _machine_seconds(demand: Demand, limits: Limits, machines: int, tokens_per_second: float) -> tuple[float, str]:
+    """How long so many machines take that are started for it, each at one shard after the other."""
+    tokens = demand.input.expected + demand.output.expected
+    words = f"at {tokens_per_second:,.0f} tokens a second on {machines} machine" + ("s" if machines > 1 else "")
+    return limits.boot_seconds + tokens / (tokens_per_second * machines), words
+
+
+def _break_even(found: PlannedOption, options: Sequence[PlannedOption]) -> str:
+    """Where machines are paid, which cost something before their first answer: from how many requests on they pay.
+
+    Held against the cheapest of those that are paid by the token, request for request.
+    """
+    others = [other for other in options if other.finish and other.requests and not other.by_time]
+    if not found.by_time or not found.requests or not others or not is_priced(found.price_id, found.cost_usd):
+        return ""
+    other = min(others, key=lambda other: other.cost_usd / other.requests)
+    less = other.cost_usd / other.requests - (found.cost_usd - found.fixed_usd) / found.requests
+    if less <= 0:
+        return f"never cheaper than {other.backend}, at this pace and price"
+    number = math.ceil(found.fixed_usd / less)
+    return f"cheaper than {other.backend} from {f'about {number:,} requests' if number > 1 else 'the first request'} on"
 
 
 def _quota(limits: Limits, shards: int, *, on_demand: bool) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
+from lowtide.prices.by_time import Pace
 from lowtide.protocols import Store
 from lowtide.records import Limits
 
@@ -17,7 +18,12 @@ _RUNS = 10
 _ALIKE = 4
 """By how many times smaller the batches of an earlier run may have been to say something about those of this one."""
 
-_COLUMNS = ["backend", "model", "documents", "requests", "shards", "seconds_waiting", "seconds_working", "cancelled"]
+_COLUMNS = [
+    *("backend", "model", "documents", "requests", "shards", "seconds_waiting", "seconds_working", "cancelled"),
+    *("input_tokens", "output_tokens"),
+]
+_NEWER = ["machine", "compute_seconds"]
+"""Columns that an earlier version's tables do not have."""
 
 SECONDS_PER_DOCUMENT = 0.0002
 """Of our own work, where no earlier run tells: 200 s for a million small objects (docs/operations/performance.md)."""
@@ -34,6 +40,9 @@ class EarlierRun:
     shards: int
     seconds_waiting: float
     seconds_working: float
+    tokens: int = 0
+    machine: str = ""
+    compute_seconds: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,17 @@ class Experience:
         """The slowest that so many records were answered; None if nothing is known."""
         return min((run.requests / run.seconds_waiting for run in self.runs), default=None)
 
+    def pace(self, machines: Sequence[str]) -> Pace | None:
+        """How fast a machine of these kinds was in the latest run on each: the slowest kind; None if none is known."""
+        found: dict[str, float] = {}
+        for run in self.runs:
+            if run.machine in machines and run.compute_seconds and run.tokens:
+                found[run.machine] = run.tokens / run.compute_seconds
+        if not found:
+            return None
+        machine = min(found, key=found.__getitem__)
+        return Pace(found[machine], f"measured in this job's last run on {machine}")
+
     def build_seconds(self, documents: int) -> float:
         """How long we work ourselves on so many documents."""
         known = [run.seconds_working / run.documents for run in self.runs if run.documents]
@@ -81,7 +101,9 @@ def read_experience(store: Store, job: str) -> Experience:
     runs: list[EarlierRun] = []
     for info in latest:
         with store.open(info.path) as source:
-            rows = pq.ParquetFile(source, pre_buffer=False).read(columns=_COLUMNS, use_threads=False).to_pylist()
+            table = pq.ParquetFile(source, pre_buffer=False)
+            columns = [*_COLUMNS, *(name for name in _NEWER if name in table.schema_arrow.names)]
+            rows = table.read(columns=columns, use_threads=False).to_pylist()
         runs += [
             EarlierRun(
                 row["backend"],
@@ -91,6 +113,9 @@ def read_experience(store: Store, job: str) -> Experience:
                 row["shards"] or 0,
                 row["seconds_waiting"] or 0.0,
                 row["seconds_working"] or 0.0,
+                (row["input_tokens"] or 0) + (row["output_tokens"] or 0),
+                row.get("machine") or "",
+                row.get("compute_seconds") or 0,
             )
             for row in rows
             if not row["cancelled"]

@@ -198,6 +198,11 @@ def _notes(work: Work, candidate: Candidate, plan: RunPlan, choice: Choice, foun
             f"costs more than approve_above_usd, {rough(plan.approve_above_usd)} USD: the run waits until somebody "
             "approves it"
         )
+    if candidate.machines == 0 and chosen.requests:
+        yield (
+            "max_usd_per_hour is less than one machine costs now: none is started, and nothing is asked, until prices "
+            "fall or you allow more"
+        )
     yield from _tight_caps(work, candidate, chosen, found.asked[choice.chosen])
 
 
@@ -206,10 +211,18 @@ def _tight_caps(work: Work, candidate: Candidate, chosen: PlannedOption, asked: 
     if not chosen.requests or asked is None:
         return
     worst = worst_shard(work, candidate, chosen, asked)
+    price = candidate.price.of(on_demand=chosen.on_demand)
+    least = price.least + price.start
     caps = [("budget.run_usd", work.run_usd)] if work.run_usd is not None else []
     caps += [(cap.label, cap.usd) for cap in work.caps]
     for name, usd in caps:
-        if worst > usd:
+        if least > usd:
+            yield (
+                f"a shard reserves at least {rough(least)} USD before it is sent, for the start of a machine and 10 "
+                f"minutes of it, and {name} allows {rough(usd)}: nothing will be asked; raise it, or let engine.boot "
+                "be shorter, if the engine always starts faster"
+            )
+        elif worst > usd:
             yield (
                 f"a shard of {-(-chosen.requests // chosen.shards):,} requests reserves up to {rough(worst)} USD "
                 f"before it is sent, and {name} allows {rough(usd)}: nothing might be asked; make shards smaller "
@@ -218,11 +231,9 @@ def _tight_caps(work: Work, candidate: Candidate, chosen: PlannedOption, asked: 
 
 
 def worst_shard(work: Work, candidate: Candidate, chosen: PlannedOption, asked: Asked) -> Decimal:
-    """USD that a full shard reserves: what the engine reserves for it before it is sent."""
+    """USD that a full shard reserves, if it is one of the first: what the engine reserves before it is sent."""
     price = candidate.price.of(on_demand=chosen.on_demand)
     size = asked.text_bytes + _prompt_bytes(work, candidate.backend, asked.requests)
     longest = max(operation.max_output_tokens for operation in work.operations)
     records = -(-chosen.requests // chosen.shards)
-    tokens_in = max(price.unit("input"), price.unit("cached_input"))
-    tokens_out = max(price.unit("output"), price.unit("reasoning"))
-    return tokens_in * (size // chosen.shards) + tokens_out * records * longest
+    return price.at_most(size // chosen.shards, records, longest, starting=True)

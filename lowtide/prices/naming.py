@@ -9,12 +9,14 @@ if TYPE_CHECKING:
 
 
 def price_named(plan: RunPlan) -> str:
-    """The book and its entry, or the job file with its reason; "" where nothing is charged.
+    """The book and its entry, the job file with its reason, or what a machine costs; "" where nothing is charged.
 
     The id of a price out of a book begins with that book's own id, so the book is named once.
     """
     if plan.backend == "local":
         return ""
+    if plan.price and plan.price.by_time:
+        return plan.price.source
     book, _, entry = plan.price_id.partition(": ")
     if entry and book in plan.price_book.split("+"):
         return f"book {plan.price_id}"

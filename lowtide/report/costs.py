@@ -253,11 +253,15 @@ def cap_in_words(tables: Tables) -> str:
 def waste_bars(ledger: Ledger) -> Bars | None:
     """What bought no answer that was kept, by kind: its cost, or its tokens where costs are not known."""
     kinds: dict[str, Use] = defaultdict(Use)
+    seconds = Counter[str]()
     for (token_type, waste), use in ledger.uses.items():
         if waste:
             into = kinds[waste]
             into.unknown += use.unknown
-            into.quantity += use.quantity if token_type != COMPUTE else 0
+            if token_type == COMPUTE:
+                seconds[waste] += use.quantity
+            else:
+                into.quantity += use.quantity
             for currency, amount in use.cost.items():
                 into.add(0, 0, amount, currency)
     if not kinds:
@@ -275,9 +279,16 @@ def waste_bars(ledger: Ledger) -> Bars | None:
     titles = [f"{WASTE.get(kind, kind)}: {_worth(use, by_cost=by_cost).text}" for kind, use in shown]
     series = [Series("waste", "waste", [float(size(use)) for _, use in shown], titles)]
     body = [
-        [words(kind, 30), words(WASTE.get(kind, ""), _NAME), number(use.quantity), paid(use.cost, use.unknown)]
+        [
+            words(kind, 30),
+            words(WASTE.get(kind, ""), _NAME),
+            number(use.quantity),
+            *([number(seconds[kind])] if ledger.by_time else []),
+            paid(use.cost, use.unknown),
+        ]
         for kind, use in ranked
     ]
+    time = ["Machine seconds"] if ledger.by_time else []
     worst, use = ranked[0]
     return Bars(
         title="Waste by kind",
@@ -285,7 +296,7 @@ def waste_bars(ledger: Ledger) -> Bars | None:
         marks=stacked(series, float(size(ranked[0][1])), horizontal=True, gap=0.34, label="Waste by kind"),
         names=tuple(words(WASTE.get(kind, kind), 48) for kind, _ in shown),
         counts=tuple(_share(use, percent(size(use), whole), by_cost=by_cost) for _, use in shown),
-        table=table(["Kind", "Meaning", "Tokens", "Cost"], body),
+        table=table(["Kind", "Meaning", "Tokens", *time, "Cost"], body),
     )
 
 

@@ -158,13 +158,25 @@ def models_table(ledger: Ledger) -> Table:
 
 
 def waste_sentence(ledger: Ledger) -> str:
-    """Tokens that bought nothing, in words; their cost, where it is known."""
-    wasted, whole = ledger.tokens(wasted=True), ledger.tokens()
-    if not wasted:
-        return "No token was wasted."
-    known = any(ledger.wasted_cost.values()) or not ledger.unknown
-    lost = f": {amounts(ledger.wasted_cost)}" if known else ""
-    return visible(f"{plural(wasted, 'token')} ({percent(wasted, whole)}) bought no answer that was kept{lost}.")
+    """Tokens and machine time that bought nothing, in words; their cost, where it is known."""
+    tokens, seconds = ledger.tokens(wasted=True), ledger.seconds(wasted=True)
+    if not tokens and not seconds:
+        return "No token and no machine second was wasted." if ledger.by_time else "No token was wasted."
+    spent = [f"{plural(tokens, 'token')} ({percent(tokens, ledger.tokens())})"] if tokens else []
+    spent += [f"{plural(seconds, 'machine second')} ({percent(seconds, ledger.seconds())})"] if seconds else []
+    said = "" if tokens else "No token was wasted; "
+    return visible(f"{said}{' and '.join(spent)} bought no answer that was kept{_lost(ledger)}.")
+
+
+def _lost(ledger: Ledger) -> str:
+    """What it has cost; of machines, whose seconds differ in price, also which part of the cost that is."""
+    lost, cost = ledger.wasted_cost, ledger.cost
+    if not any(lost.values()) and (ledger.unknown or ledger.by_time):
+        return ""
+    share = ""
+    if ledger.by_time and len(cost) == 1 and any(cost.values()):
+        share = f", {percent(sum(lost.values(), Decimal(0)), sum(cost.values(), Decimal(0)))} of the cost"
+    return f": {amounts(lost)}{share}"
 
 
 def _useful(ledger: Ledger, kind: str) -> list[int]:

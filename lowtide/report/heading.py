@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from lowtide.money import exact
 from lowtide.prices.naming import price_named
+from lowtide.report.ledger import Ledger
 from lowtide.report.records import ReportMeta
 from lowtide.report.tables import Saving, Tables
 from lowtide.report.text import (
@@ -183,14 +184,22 @@ def _money(name: str, amount: Decimal, note: str) -> Tile:
 def _tokens(tables: Tables) -> Tile:
     run, ledger = tables.run, tables.ledger
     if ledger is not None:
-        whole, wasted = ledger.tokens(), ledger.tokens(wasted=True)
-        return Tile(
-            "Tokens", Cell(_short(whole), str(whole)), f"{percent(wasted, whole)} wasted" if whole else "none used"
-        )
+        whole = ledger.tokens()
+        return Tile("Tokens", Cell(_short(whole), str(whole)), _wasted(ledger))
     if run and run.input_tokens is not None and run.output_tokens is not None:
         whole = run.input_tokens + run.output_tokens
         return Tile("Tokens", Cell(_short(whole), str(whole)), f"{count(run.output_tokens)} of them written")
     return Tile("Tokens", Cell("—"), "no ledger yet")
+
+
+def _wasted(ledger: Ledger) -> str:
+    """The part that bought nothing, of tokens, and of machine time where that is paid."""
+    whole, wasted = ledger.tokens(), ledger.tokens(wasted=True)
+    said = [f"{percent(wasted, whole)} wasted"] if whole and (wasted or not ledger.by_time) else []
+    if ledger.by_time:
+        lost = percent(ledger.seconds(wasted=True), ledger.seconds())
+        said.append(f"{lost} of machine time" if said else f"{lost} of machine time wasted")
+    return ", ".join(said) or "none used"
 
 
 def _short(number: int) -> str:

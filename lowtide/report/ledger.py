@@ -131,6 +131,20 @@ class Ledger:
             if token_type != COMPUTE and (wasted is None or wasted == bool(waste))
         )
 
+    def seconds(self, *, wasted: bool | None = None) -> int:
+        """Machine time in the same way."""
+        return sum(
+            use.quantity
+            for (token_type, waste), use in self.uses.items()
+            if token_type == COMPUTE and (wasted is None or wasted == bool(waste))
+        )
+
+    @property
+    def by_time(self) -> bool:
+        """Whether machine time is worth a word: it was paid, or some of it went into nothing."""
+        paid = any(any(use.cost.values()) for (token_type, _), use in self.uses.items() if token_type == COMPUTE)
+        return paid or self.seconds(wasted=True) > 0
+
 
 def read_ledger(stream: BinaryIO, progress: Callable[[int, int], None] | None = None, *, priced: bool = True) -> Ledger:
     """Read the table once, batch by batch. `progress` gets rows read and rows in all.

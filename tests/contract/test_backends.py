@@ -13,6 +13,7 @@ import pytest
 from faults.scene import environment, make_bucket
 from servers.azurite import environ as azure_environ
 from servers.emulators import Emulator, emulators
+from servers.keyed import keyed
 
 from lowtide import ids
 from lowtide.collecting.outcomes import split_lines
@@ -56,7 +57,18 @@ SPECS: dict[str, dict[str, object]] = {
             "invocation": "invoke",
         }
     },
+    "spot": {
+        "spot": {
+            "model": "gpt-4o-mini",
+            "launcher": "process",
+            "max_workers": 2,
+            "structured_output": "native",
+            "engine": {"url": "that of a fixture"},
+        }
+    },
 }
+OWN = ("local", "spot")
+"""Backends whose batches are made by no call that could get lost."""
 
 
 @dataclass
@@ -127,6 +139,12 @@ def served(moto_url: str, azurite: str) -> Iterator[Emulator]:
         yield found
 
 
+@pytest.fixture(scope="session")
+def engine(served: Emulator) -> Iterator[str]:
+    with keyed(served.url) as url:
+        yield url
+
+
 @pytest.fixture(params=SPECS)
 def bench(
     request: pytest.FixtureRequest,
@@ -140,12 +158,15 @@ def bench(
     name = str(request.param)
     kind = name.partition(",")[0]
     monkeypatch.setenv("LOWTIDE_LOCAL_DIR", str(tmp_path / "local"))
-    for variable, value in environment(kind, served.url, moto_url).items() if kind != "local" else ():
+    monkeypatch.setenv("LOWTIDE_SPOT_DIR", str(tmp_path / "spot"))
+    for variable, value in environment(kind, served.url, moto_url).items() if kind not in OWN else ():
         monkeypatch.setenv(variable, value)
     bucket = f"contract-{uuid.uuid4().hex}"
     spec = orjson.loads(
         orjson.dumps(SPECS[name]).replace(b"CONTAINER", bucket.encode()).replace(b"EMULATOR", served.url.encode())
     )
+    if kind == "spot":
+        spec["spot"]["engine"]["url"] = request.getfixturevalue("engine")
     if kind == "bedrock":
         make_bucket(moto_url, bucket)
         root = open_store(f"s3://{bucket}/root")
@@ -257,7 +278,7 @@ def test_what_is_discarded_is_gone_and_the_requests_stay(bench: Bench) -> None:
 
 
 def test_a_create_call_without_an_answer_is_unknown_and_can_be_found(bench: Bench) -> None:
-    if bench.name == "local":
+    if bench.name in OWN:
         return
     bench.emulator.faults([{"on": "create", "do": "reset_after"}])
     token = bench.token()

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults.scene import BACKENDS, SPEED, Scene, environment, make_bucket, write_job
+from faults.scene import BACKENDS, SPEED, SPOT, Scene, environment, make_bucket, write_job
 from servers.emulators import Emulator, emulators
+from servers.keyed import keyed
 
 Setting = Callable[..., Scene]
 
@@ -19,14 +20,30 @@ def running(moto_url: str) -> Iterator[Emulator]:
         yield found
 
 
+@pytest.fixture(scope="session")
+def engine(running: Emulator) -> Iterator[str]:
+    """The emulator as an engine for workers."""
+    with keyed(running.url) as url:
+        yield url
+
+
 @pytest.fixture
-def setting(running: Emulator, moto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
+def setting(
+    running: Emulator,
+    moto_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[Setting]:
     """`setting(backend, faults)`: a scene with these faults."""
 
     def make(backend: str, *rules: dict[str, object], seed: int = 0, **job: object) -> Scene:
         bucket = f"faults-{uuid.uuid4().hex}"
         if backend == "bedrock":
             make_bucket(moto_url, bucket)
+        if backend == SPOT:
+            job["engine"] = request.getfixturevalue("engine")
+            monkeypatch.setenv("LOWTIDE_SPOT_DIR", str(tmp_path / "slots"))
         for name, value in environment(backend, running.url, moto_url).items():
             monkeypatch.setenv(name, value)
         running.settings(

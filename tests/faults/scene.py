@@ -35,6 +35,8 @@ DOCUMENTS = 2000
 POISON = 777
 """The number of the document that `match: {text: POISON}` strikes."""
 BACKENDS = ("openai-batch", "azure-batch", "bedrock")
+SPOT = "spot"
+"""Asks in place of the provider's batches, with workers of its own: of the faults only some can strike it."""
 SECONDS = 240.0
 """Real seconds after which a run that has not ended is a failure."""
 
@@ -47,6 +49,10 @@ _SPECS = {
         f"staging: 's3://BUCKET/staging', {_PRICE}, "
         'on_demand_price: {input: "0.15", output: "0.60", cached_input: "0.075"}}'
     ),
+    "spot": (
+        "{model: gpt-4o-mini, launcher: process, max_workers: 3, usd_per_hour: 3.60, tokens_per_second: 2000, "
+        "structured_output: native, engine: {url: 'ENGINE'}}"
+    ),
 }
 
 
@@ -54,6 +60,8 @@ def environment(backend: str, emulator: str, s3: str) -> dict[str, str]:
     """What a user would set."""
     if backend == "openai-batch":
         return {"OPENAI_BASE_URL": f"{emulator}/v1", "OPENAI_API_KEY": "emulated"}
+    if backend == SPOT:
+        return {}
     if backend == "azure-batch":
         return {"AZURE_OPENAI_ENDPOINT": emulator, "AZURE_OPENAI_API_KEY": "emulated"}
     return {
@@ -76,6 +84,7 @@ def write_job(
     attempts: int = 4,
     bucket: str = "",
     root: str = "",
+    engine: str = "",
 ) -> Path:
     """A job over numbered documents, and the documents."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +99,7 @@ def write_job(
 name: faults
 source: {{uri: ./reports.jsonl, text: text, id: id}}
 operations: [summarize: {{words: 20}}]
-backends: [{backend}: {_SPECS[backend].replace("BUCKET", bucket)}]
+backends: [{backend}: {_SPECS[backend].replace("BUCKET", bucket).replace("ENGINE", engine)}]
 limits: {{attempts: {attempts}, shard_records: {shard_records}}}
 output: {{root: {root or "./out"}}}
 """
@@ -135,15 +144,23 @@ class Ended:
         """The ledger's tokens by type, waste included."""
         found: Counter[str] = Counter()
         for row in self.ledger:
-            if row["kind"] == "actual":
+            if row["kind"] == "actual" and row["token_type"] != "compute_second":
                 found[row["token_type"]] += row["quantity"]
         return +found
+
+    def seconds(self) -> Counter[str]:
+        """The ledger's seconds of machines by kind of waste, "" for none."""
+        found: Counter[str] = Counter()
+        for row in self.ledger:
+            if row["kind"] == "actual" and row["token_type"] == "compute_second":
+                found[row["waste"] or ""] += row["quantity"]
+        return found
 
     def waste(self) -> Counter[str]:
         """The ledger's tokens by kind of waste."""
         found: Counter[str] = Counter()
         for row in self.ledger:
-            if row["kind"] == "actual" and row["waste"]:
+            if row["kind"] == "actual" and row["waste"] and row["token_type"] != "compute_second":
                 found[row["waste"]] += row["quantity"]
         return found
 
@@ -217,14 +234,14 @@ class Scene:
         assert len(uris) == self.documents
         assert set(uris.values()) == {1}
         assert all(row["status_reason"] for row in ended.rows if row["status"] != "ok")
-        self._check_money(ended)
+        self.check_money(ended)
         if expected is not None:
             assert ended.statuses == Counter(expected)
         failed = sum(ended.statuses[status] for status in ("invalid", "refused", "error"))
         assert ended.code == (code if code is not None else 4 if failed else 0)
         assert not ended.run.state.reserved
 
-    def _check_money(self, ended: Ended) -> None:
+    def check_money(self, ended: Ended) -> None:
         """Amounts are tokens times price, documents bear all of it, and nothing is left reserved."""
         actual = [row for row in ended.ledger if row["kind"] == "actual"]
         assert all(row["amount"] == row["quantity"] * row["unit_price"] for row in actual)

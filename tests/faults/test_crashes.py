@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from faults.conftest import Setting
-from faults.scene import SPEED, Scene
+from faults.scene import BACKENDS, SPEED, SPOT, Scene
 from faults.walker import Command, Walker
 
 from lowtide.cli.running import FAILED_ROWS
@@ -37,7 +37,9 @@ def walk(scene: Scene, walkers: list[Walker], started: float, **how: object) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", [1, 2])
+@pytest.mark.parametrize(
+    ("backend", "point"), [*((backend, point) for backend in BACKENDS for point in (1, 2)), (SPOT, 1)]
+)
 def test_killed_at_every_transition_and_resumed_elsewhere(
     setting: Setting, backend: str, point: int, walkers: list[Walker]
 ) -> None:
@@ -67,6 +69,7 @@ def test_killed_at_every_transition_and_resumed_elsewhere(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backend", [*BACKENDS, SPOT])
 def test_a_full_disk_at_collect_loses_nothing(
     setting: Setting, backend: str, walkers: list[Walker], capfd: pytest.CaptureFixture[str]
 ) -> None:

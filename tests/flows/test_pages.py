@@ -103,3 +103,15 @@ def test_without_the_run_only_what_the_summary_knows_is_said() -> None:
 def test_no_amount_shows_as_nothing(usd: str, said: str) -> None:
     summary = msgspec.structs.replace(summarize(finished()), cost_usd=Decimal(usd))
     assert table(summary)["cost"] == said
+
+
+def test_the_time_of_machines_that_bought_nothing_is_told_where_time_is_paid() -> None:
+    run = finished()
+    summary = msgspec.structs.replace(summarize(run), machine_seconds=1000, wasted_seconds=460)
+    said = table(summary, run)
+    assert (said["machine seconds"], said["machine seconds wasted"]) == ("1,000", "460")
+    page = markdown(summary, money_of(summary, run))
+    assert "- 460 of 1,000 machine seconds brought no answer that was kept: 0.000000 USD" in page
+    both = msgspec.structs.replace(summary, wasted_tokens=7)
+    assert "- 7 tokens and 460 of 1,000 machine seconds brought no answer" in markdown(both, money_of(both, run))
+    assert "machine seconds" not in table(summarize(run), run)

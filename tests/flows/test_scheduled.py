@@ -22,7 +22,7 @@ from lowtide.flows.reconciling import of_month
 from lowtide.flows.scheduled import BackendKind, run_due, windows_due
 from lowtide.flows.tick import advance_root
 from lowtide.job import load_job
-from lowtide.job.model import BACKENDS
+from lowtide.job.backends import BACKENDS
 from lowtide.openruns import list_open
 from lowtide.windows import parse_window
 

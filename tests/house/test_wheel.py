@@ -31,9 +31,12 @@ def mapping(checkout: Path) -> dict[str, str]:
 def on_disk(checkout: Path) -> set[str]:
     """Every file of the package, under the name that it should have in the wheel."""
     names = set()
+    folders = {checkout / folder for folder in mapping(checkout).values()}
     for package, folder in mapping(checkout).items():
+        # What lies inside, and is a package of its own, has its own name there.
+        others = {other for other in folders if (checkout / folder) in other.parents}
         for path in (checkout / folder).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and "__pycache__" not in path.parts and others.isdisjoint(path.parents):
                 inside = path.relative_to(checkout / folder)
                 names.add(str(PurePosixPath(*package.split("."), *inside.parts)))
     return names
@@ -56,7 +59,7 @@ def test_the_wheel_holds_every_file_on_disk_and_no_other(checkout: Path, sources
 
     assert names == on_disk(checkout)
     assert "lowtide/py.typed" in names
-    assert {name.split("/")[0] for name in names} == {"lowtide"}
+    assert {name.split("/")[0] for name in names} == {"lowtide", "lowtide_worker"}
 
 
 def test_a_package_that_is_not_listed_is_noticed(sources: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def rules(
     rooms: tuple[Room, ...] = (),
     held: Mapping[int, Decimal] | None = None,
     approved: bool = True,
+    start: Decimal = Decimal(0),
 ) -> Rules:
     return Rules(
         attempts,
@@ -47,7 +48,7 @@ def rules(
         live,
         consistent,
         cap,
-        lambda shard: PRICE,
+        lambda shard, alone: PRICE + (start if alone else 0),
         rooms=rooms,
         held=held or {},
         approved=approved,
@@ -245,6 +246,16 @@ def test_a_run_that_is_not_approved_waits_and_gives_nothing_up() -> None:
     assert decided(built(2, records=0), approved=False).actions == (Settle(1, ""), Settle(2, ""))
     cancelled = then(built(1), e.CancelRequested(at=7.0))
     assert decided(cancelled, approved=False).actions == (Settle(1, "cancelled"),)
+
+
+def test_a_start_is_reserved_for_a_batch_that_no_other_is_out_beside_and_for_none_of_the_rest() -> None:
+    """Shards that are sent in one go have one another."""
+    state = built(10)
+    sent = [action for action in decided(state, start=Decimal(6)).actions if isinstance(action, Submit)]
+    assert [action.reserve for action in sent] == [PRICE + 6] + [PRICE] * 9
+    state = then(state, submitting(1), submitted(1))
+    sent = [action for action in decided(state, start=Decimal(6)).actions if isinstance(action, Submit)]
+    assert [action.reserve for action in sent] == [PRICE] * 9
 
 
 def test_what_others_have_reserved_counts() -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 import msgspec
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.standins import ListedDocuments, MemoryStore, Provider, StandInBackend, work_on
 
@@ -19,6 +19,7 @@ from lowtide.ledger import entries, ledger_table, moment, realtime, saved, spent
 from lowtide.money import steps
 from lowtide.plan import RunPlan, make_plan
 from lowtide.prices import Price
+from lowtide.records import Compute
 from lowtide.schemas import LEDGER
 from lowtide.shards import Phase, ShardState
 from lowtide.states import RunState, apply, fold
@@ -287,6 +288,37 @@ def test_answers_that_are_there_already_are_saved_and_not_spent(plan: RunPlan) -
     assert [row["amount"] for row in lines] == [15 * PRICE.unit("input"), 5 * PRICE.unit("output")]
     assert saved(state, TWO_PRICES) == sum(row["amount"] for row in lines)
     assert spent(state, TWO_PRICES) == 0
+
+
+PARTS = st.builds(
+    Compute,
+    st.integers(1, 10_000),
+    st.sampled_from([Decimal("0.0001"), Decimal("0.0002")]),
+    st.sampled_from(["", "boot", "idle", "preempted"]),
+    st.sampled_from(["g6.xlarge", ""]),
+    st.sampled_from(["eu-west-1a", "eu-west-1b"]),
+    st.sampled_from(["told", "guessed"]),
+)
+
+
+@example(parts=[Compute(60, Decimal(1), "boot"), Compute(90, Decimal(1))], counted=[], surplus=True)
+@given(parts=st.lists(PARTS, max_size=6), counted=tallies, surplus=st.booleans())
+def test_machine_time_keeps_its_sum_and_each_line_has_a_name_of_its_own(
+    plan: RunPlan, parts: list[Compute], counted: list[e.Tally], *, surplus: bool
+) -> None:
+    state = state_with(counted)
+    attempt = msgspec.structs.replace(state.attempts["1-1"], compute=tuple(parts), surplus=surplus)
+    state = msgspec.structs.replace(state, attempts={"1-1": attempt})
+    rows = [row for row in ledger_table(plan, state, PRICE).to_pylist() if row["kind"] == "actual"]
+    assert len({row["entry_id"] for row in rows}) == len(rows)
+    seconds = [row for row in rows if row["unit"] == "second"]
+    assert sum(row["amount"] for row in seconds) == sum((part.usd for part in parts), Decimal(0))
+    assert all(row["quantity"] > 0 for row in seconds)
+    if surplus:
+        assert {row["waste"] for row in seconds} <= {"duplicate"}
+    for kind in () if surplus else ("boot", "idle", "preempted"):
+        lost = sum(part.seconds for part in parts if part.waste == kind)
+        assert sum(row["quantity"] for row in seconds if row["waste"] == kind) == lost
 
 
 def test_an_amount_of_thirty_digits_is_not_rounded(plan: RunPlan) -> None:

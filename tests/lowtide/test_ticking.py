@@ -453,7 +453,7 @@ def test_trouble_with_a_provider_is_forgotten_once_it_answers(root: Root) -> Non
     advance(run)
     there, run.context.work = run.context.work, replace(run.context.work, backend=Down(root.provider))
     advance(run)
-    assert "503" in run.blind
+    assert "503" in run.lookout.blind
     run.context.work = there
     advance(run)
-    assert run.blind == ""
+    assert run.lookout.blind == ""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lowtide.connectors.backends.openai_batch import open_azure, open_openai
-from lowtide.job.model import AzureBatchBackend, OpenAIBatchBackend
+from lowtide.job.backends import AzureBatchBackend, OpenAIBatchBackend
 from lowtide.operations import Operation, Template
 from lowtide.operations.answers import PlainAnswer, SummaryAnswer
 from lowtide.protocols import Backend

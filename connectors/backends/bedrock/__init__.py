@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from lowtide.connectors.backends.bedrock.backend import Backend
 from lowtide.connectors.backends.bedrock.connection import connect
 from lowtide.connectors.backends.bedrock.staging import open_staging
-from lowtide.job.model import BedrockBackend
+from lowtide.job.backends import BedrockBackend
 from lowtide.protocols import Store
 
 __all__ = ["Backend", "open_bedrock"]

@@ -18,7 +18,7 @@ from lowtide.connectors.backends.bedrock.requests import Encoder, can_be_native,
 from lowtide.connectors.backends.bedrock.schemas import fits_native
 from lowtide.connectors.backends.bedrock.staging import Staging
 from lowtide.errors import ConfigError, Terminal
-from lowtide.job.model import BedrockBackend
+from lowtide.job.backends import BedrockBackend
 from lowtide.protocols import Store
 from lowtide.records import Answer, BatchStatus, Fault, Finding, Limits, OutputFile, Request, Shard
 

@@ -15,7 +15,7 @@ from lowtide.connectors.backends.bedrock.models import known
 from lowtide.connectors.backends.bedrock.quotas import read_quotas
 from lowtide.connectors.backends.bedrock.staging import Staging
 from lowtide.errors import StoreError
-from lowtide.job.model import BedrockBackend
+from lowtide.job.backends import BedrockBackend
 from lowtide.records import Finding
 
 _PROFILE = re.compile(r"arn:[^:]+:bedrock:[^:]*:[^:]*:(?:application-)?inference-profile/")

@@ -15,7 +15,7 @@ from lowtide.connectors.backends.bedrock import names
 from lowtide.connectors.backends.bedrock.connection import Aws
 from lowtide.connectors.backends.bedrock.failures import not_created
 from lowtide.errors import ConfigError, SubmitUnknown, Terminal, Transient
-from lowtide.job.model import BedrockBackend
+from lowtide.job.backends import BedrockBackend
 from lowtide.records import Outcome
 
 T = TypeVar("T", bound=msgspec.Struct)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from lowtide.errors import ConfigError
-from lowtide.job.model import BedrockBackend
+from lowtide.job.backends import BedrockBackend
 
 FIELD = "backends[0].bedrock"
 """How the job file's errors name where a setting of this backend stands."""

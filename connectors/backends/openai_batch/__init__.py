@@ -14,7 +14,7 @@ from lowtide.connectors.backends.openai_batch.places import Place
 from lowtide.connectors.backends.openai_batch.requests import RequestEncoder
 from lowtide.connectors.backends.openai_batch.services import AZURE, OPENAI, Call, family_of, limits_of
 from lowtide.errors import ConfigError
-from lowtide.job.model import AzureBatchBackend, OpenAIBatchBackend
+from lowtide.job.backends import AzureBatchBackend, OpenAIBatchBackend
 from lowtide.protocols import Backend
 
 _FIELD = f"backends[0].{AZURE.backend}"

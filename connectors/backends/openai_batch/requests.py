@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from lowtide.connectors.backends.openai_batch.schemas import response_schema
-from lowtide.connectors.backends.openai_batch.services import Call, family_of
+from lowtide.connectors.backends.openai_batch.services import Call, LimitKey, family_of
 from lowtide.errors import ConfigError
 from lowtide.operations import Operation
 from lowtide.records import Request
@@ -34,6 +34,7 @@ _TAKEN = {
 class RequestEncoder:
     """Writes request lines for one model. `model` tells what it understands, `name` stands in the lines.
 
+    `limit_key` names the longest answer, by default as the model's family does.
     `parameters` are merged into the body; a dotted name such as `reasoning.effort` goes into an object. Raises
     ConfigError for one that the operation settles, or that clashes with another; `where` begins its message.
     """
@@ -47,12 +48,13 @@ class RequestEncoder:
         model: str,
         parameters: Mapping[str, Value],
         native: bool,
+        limit_key: LimitKey | None = None,
         where: str = "backends[0].openai-batch",
     ) -> None:
         self._call = call
         self._url = url
         self._name = name
-        self._limit_key = family_of(model).limit_key
+        self._limit_key = limit_key or family_of(model).limit_key
         self._native = native
         self._parameters = _nested(parameters, f"{where}.parameters")
 

@@ -7,15 +7,18 @@ from decimal import Decimal
 
 import msgspec
 import pytest
+from support.engine_support import finish
 from support.standins import ListedDocuments, MemoryStore, Provider, StandInBackend, work_on
 
+from lowtide.billing.reading import UNPRICED
 from lowtide.cli.reasons import Reason
 from lowtide.cli.running import in_short
-from lowtide.cli.views import _waits, show_plan, show_reasons
-from lowtide.engine import plan_run
-from lowtide.plan import Candidate, PlannedReplacement, RunPlan
+from lowtide.cli.views import _waits, show_plan, show_reasons, show_summary
+from lowtide.engine import open_run, plan_run
+from lowtide.plan import Candidate, PlannedPrice, PlannedReplacement, RunPlan
 from lowtide.prices import Price
 from lowtide.refusals import by_cap
+from lowtide.summary import Summary, summarize
 
 
 class Dear(StandInBackend):
@@ -130,3 +133,84 @@ def test_shards_that_wait_for_the_same_cap_are_counted_together() -> None:
         "2 shards: budget: cap 'x' of 1 USD",
         "shard 3: the queue is full",
     ]
+
+
+SPOT = (
+    "0.25 USD an hour of a worker, the highest Spot price now; 2,140 tokens a second: first guess: Qwen2.5-7B in bf16"
+)
+ADDRESS = "nicolas-richard.github.io/posts/how-much-can-two-nvidia-l4s-serve.html"
+
+
+def test_what_machines_cost_is_not_the_job_files_and_its_source_can_be_followed(
+    plan: RunPlan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    paid = PlannedPrice("g6.xlarge", f"{SPOT}, published 2026 at {ADDRESS}", {}, by_time=True)
+    lines = shown(msgspec.structs.replace(plan, backend="spot", price=paid), capsys)
+    assert any(line.startswith("prices     0.25 USD an hour of a worker, the highest Spot price") for line in lines)
+    assert ADDRESS in [line.strip() for line in lines]
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_cost_that_nobody_knows_is_no_zero(
+    plan: RunPlan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    nothing = {name: Decimal(0) for name in ("cost_usd", "cost_low_usd", "cost_high_usd")}
+    first, *others = plan.options
+    unknown = msgspec.structs.replace(first, price_id=f"machines of your own{UNPRICED}", **nothing)
+    whole = msgspec.structs.replace(
+        plan, price_id=unknown.price_id, cost_usd=Decimal(0), options=(unknown, *others), approve_above_usd=None
+    )
+    lines = shown(whole, capsys)
+    assert "cost       not known: no price is given" in lines
+    row = next(line for line in lines if line.startswith("* "))
+    assert " not known " in row
+    assert "%" not in row
+    assert in_short(whole)[1].startswith("plan: costs are not known, done by 20")
+
+
+def summary_of(**values: object) -> Summary:
+    store, documents = MemoryStore(), ListedDocuments({"d": "text"})
+    run = open_run(work_on(store, StandInBackend(Provider()), documents, price=price("0.00001")))
+    assert finish(run).done
+    return msgspec.structs.replace(summarize(run), **values)
+
+
+def told(summary: Summary, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    show_summary(summary)
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith(("tokens", "machines", "cost"))]
+
+
+def test_the_time_that_machines_were_paid_for_in_vain_stands_beside_their_cost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    cost = {"cost_usd": Decimal("0.10"), "wasted_usd": Decimal("0.04")}
+    paid = summary_of(input_tokens=9, output_tokens=2, machine_seconds=1000, wasted_seconds=460, **cost)
+    assert told(paid, capsys) == [
+        "tokens     9 in, 2 out",
+        "machines   16 min 40 s, 7 min 40 s (46 %) of it wasted",
+        "cost       0.1000 USD, 0.0400 USD (40 %) of it wasted, stand-in, model echo-1",
+    ]
+    kept = msgspec.structs.replace(paid, wasted_seconds=0, wasted_usd=Decimal(0))
+    assert told(kept, capsys)[1:] == [
+        "machines   16 min 40 s, none wasted",
+        "cost       0.1000 USD, stand-in, model echo-1",
+    ]
+    few = msgspec.structs.replace(paid, wasted_seconds=1)
+    assert "(< 1 %) of it wasted" in told(few, capsys)[1]
+
+
+def test_where_tokens_are_paid_nothing_is_said_of_machines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    paid = summary_of(input_tokens=9, output_tokens=2, wasted_tokens=3, wasted_usd=Decimal("0.01"), cost_usd=Decimal(1))
+    assert told(paid, capsys) == [
+        "tokens     9 in, 2 out, 3 of them wasted",
+        "cost       1.0000 USD, stand-in, model echo-1",
+    ]
+    unknown = msgspec.structs.replace(paid, price_id=f"x{UNPRICED}", cost_usd=Decimal(0))
+    assert told(unknown, capsys)[1] == "cost       not known: no price is given, stand-in, model echo-1"

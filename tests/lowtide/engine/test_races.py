@@ -18,10 +18,11 @@ from support.world import WORK, Clock, Process, StrictProvider, World, limits_of
 from lowtide import events as e
 from lowtide.engine import drive, open_run
 from lowtide.engine.publishing import results_path
-from lowtide.errors import QuotaFull, StalePlan
+from lowtide.errors import ConfigError, LowtideError, QuotaFull, StalePlan, Terminal
 from lowtide.journal import Journal
 from lowtide.ledger import spent
 from lowtide.prices import Price
+from lowtide.records import BatchStatus
 from lowtide.shards import Phase
 from lowtide.states import RunState
 
@@ -269,6 +270,54 @@ def test_a_batch_that_has_ended_is_not_cancelled() -> None:
     run.context.journal.append(e.CancelRequested(at=1.0))
     assert drive(run, poll=0).done
     assert run.state.published_counts == {"ok": 1}
+
+
+def test_where_machines_are_started_for_a_batch_a_cancel_goes_before_the_look_that_would_start_them() -> None:
+    called: list[str] = []
+
+    class Starting(StandInBackend):
+        def cancel(self, batch_id: str) -> None:
+            called.append("cancel")
+            super().cancel(batch_id)
+
+        def poll(self, batch_id: str) -> BatchStatus:
+            called.append("poll")
+            return super().poll(batch_id)
+
+    store, provider = MemoryStore(), Provider()
+    backend = Starting(provider, instantly=False, limits=replace(SMALL, machines=2))
+    run = open_run(work_on(store, backend, ListedDocuments({"a": "one"})))
+    run.advance()
+    del called[:]
+    run.context.journal.append(e.CancelRequested(at=1.0))
+    run.advance()
+    assert called[:2] == ["cancel", "poll"]
+
+
+@pytest.mark.parametrize("error", [Terminal, ConfigError])
+def test_where_a_look_at_one_batch_is_refused_the_others_are_brought_in(
+    error: type[LowtideError],
+) -> None:
+    """A tick comes every few minutes, and each may meet that refusal first."""
+
+    class Refusing(StandInBackend):
+        def poll(self, batch_id: str) -> BatchStatus:
+            if batch_id == "b1":
+                raise error("no worker can live")
+            return super().poll(batch_id)
+
+    store, provider = MemoryStore(), Provider()
+    documents = ListedDocuments({name: name for name in "abcdef"})
+    backend = Refusing(provider, instantly=False, limits=replace(SMALL, live_batches=2))
+    run = open_run(work_on(store, backend, documents, shard_records=2))
+    with pytest.raises(error, match="no worker can live"):
+        run.advance()
+    provider.finish("b2")
+    for _ in range(2):
+        with pytest.raises(error, match="no worker can live"):
+            run.advance()
+    assert [shard.phase for shard in run.state.shards.values()] == [Phase.SUBMITTED, Phase.SETTLED, Phase.BUILT]
+    assert len(provider.batches) == 2, "nothing new is sent meanwhile"
 
 
 def test_texts_of_no_length_are_asked_about_like_any_other() -> None:

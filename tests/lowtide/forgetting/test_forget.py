@@ -560,6 +560,8 @@ def test_what_is_laid_out_for_a_provider_in_the_root_goes_too() -> None:
     record = next(line for line in requests.splitlines() if b"person 3." in line)[7:24].decode()
     store.write(f"ondemand/{token}/answers/{record}", b"words of person 3.")
     store.write(f"ondemand/{token}/batch.json", b"{}")
+    fleet, shard = token.removeprefix("lt-").rsplit("-s", 1)
+    store.write(f"spot/{fleet}/shards/s{shard}/parts/000001.jsonl", requests)
     Forgetting(store, Target.of("doc-3")).perform()
     assert remains(store.objects, words_of("doc-3", TEXTS["doc-3"])) == []
     assert f"ondemand/{token}/batch.json" in store.objects

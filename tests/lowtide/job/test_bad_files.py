@@ -422,15 +422,76 @@ CHANGES = [
         "local: {}",
         "locl: {}",
         "job.yaml:10: backends[0]: found 'locl'; expected a known backend; did you mean 'local'? Allowed: local, "
-        "bedrock, azure-batch, openai-batch",
+        "bedrock, azure-batch, openai-batch, spot",
         name="backend",
     ),
     case(
         "local: {}",
-        "spot: {}",
-        "job.yaml:10: backends[0]: found 'spot'; expected one of: local, bedrock, azure-batch, openai-batch (spot is "
-        "not available in this version)",
+        "realtime: {}",
+        "job.yaml:10: backends[0]: found 'realtime'; expected one of: local, bedrock, azure-batch, openai-batch, spot "
+        "(realtime is not available in this version)",
         name="later backend",
+    ),
+    case(
+        "local: {}",
+        "spot: {model: m, job_definition: d}",
+        "job.yaml:10: backends[0].spot.queue: missing; expected the AWS Batch job queue, or launcher: process",
+        name="spot without a queue",
+    ),
+    case(
+        "local: {}",
+        "spot: {model: m, launcher: process, queue: q}",
+        "job.yaml:10: backends[0].spot.queue: found 'q' beside launcher: process; expected launcher: batch, or no "
+        "queue",
+        name="spot with a queue for processes",
+    ),
+    case(
+        "local: {}",
+        "spot: {model: m, queue: q, job_definition: d, usd_per_hour: 1}",
+        "job.yaml:10: backends[0].spot.usd_per_hour: found '1' beside launcher: batch; expected launcher: process or "
+        "none, or no usd_per_hour",
+        name="spot with a price of its own on AWS",
+    ),
+    case(
+        "local: {}",
+        "spot: {model: m, launcher: process, instances: [g6.xlarge]}",
+        "job.yaml:10: backends[0].spot.instances: found instance types beside launcher: process; expected launcher: "
+        "batch, or no instances",
+        name="spot with instances of its own machine",
+    ),
+    case(
+        "local: {}",
+        "spot: {model: m, launcher: none, max_usd_per_hour: 1}",
+        "job.yaml:10: backends[0].spot.max_usd_per_hour: found '1' beside launcher: none; expected none: whoever "
+        "starts workers decides",
+        name="spot with a cap on what others start",
+    ),
+    case(
+        "local: {}",
+        "spot: {model: m, launcher: process, usd_per_hour: 2, max_usd_per_hour: 1}",
+        "job.yaml:10: backends[0].spot.max_usd_per_hour: found '1', which is less than one worker costs; expected at "
+        "least usd_per_hour, 2",
+        name="spot with a cap below one worker",
+    ),
+    case(
+        "local: {}",
+        "spot: {model: m, launcher: process, engine: {command: [serve], url: http://127.0.0.1:8000}}",
+        "job.yaml:10: backends[0].spot.engine.url: found 'http://127.0.0.1:8000' beside command; expected one of "
+        "the two",
+        name="spot with two engines",
+    ),
+    case(
+        "local: {}",
+        "spot: {model: m, launcher: process, engine: {url: 127.0.0.1:8000}}",
+        "job.yaml:10: backends[0].spot.engine.url: found '127.0.0.1:8000'; expected an address such as "
+        "http://127.0.0.1:8000",
+        name="spot with an address that is none",
+    ),
+    case(
+        "local: {}",
+        "spot: {model: m, launcher: process, in_flight: {least: 9, most: 8}}",
+        "job.yaml:10: backends[0].spot.in_flight.least: found '9'; expected at most in_flight.most, 8",
+        name="spot with bounds the wrong way round",
     ),
     case(
         "local: {}",
@@ -678,3 +739,63 @@ def test_the_inside_of_the_program_is_not_in_the_message(good: str, refused: Ref
         assert "pydantic" not in whole
         assert "lowtide/" not in whole
         assert "Input should" not in whole
+
+
+def test_a_secret_does_not_go_to_the_engine_by_way_of_the_root(good: str, refused: Refused) -> None:
+    engine = "{environment: {HF_TOKEN: '${HF}', HF_HOME: /models}}"
+    text = good.replace("local: {}", f"spot: {{model: m, launcher: process, engine: {engine}}}")
+    [line] = refused(text, {"HF": "hunter2"})
+    assert line.startswith(
+        "job.yaml:10: backends[0].spot.engine.environment.HF_TOKEN: found a variable that is named like a secret, and "
+        "would be written into the root; expected it in the environment of the worker"
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        ("{url: 'https://gpu.example/v1?key=hunter2'}", "engine.url: found more than an address in it"),
+        ("{url: 'https://hunter2@gpu.example/v1'}", "engine.url: found more than an address in it"),
+        ("{url: 'https://gpu.example/#hunter2'}", "engine.url: found more than an address in it"),
+        ("{command: [serve, '{port}', --api-key, hunter2]}", "engine.command: found a value for '--api-key'"),
+        ("{command: [serve, '{port}', --api-key=hunter2]}", "engine.command: found a value for '--api-key'"),
+        ("{command: [serve, '{port}', --api-key, '${KEY}']}", "engine.command: found a value for '--api-key'"),
+        ("{command: [sh, -c, 'HF_TOKEN=hunter2 exec serve {port}']}", "engine.command: found a value for 'HF_TOKEN'"),
+        ("{command: [sh, -c, 'serve {port} --api-key hunter2']}", "engine.command: found a value for '--api-key'"),
+        ("{command: [env, HF_TOKEN=hunter2, serve, '{port}']}", "engine.command: found a value for 'HF_TOKEN'"),
+        ("{command: [serve, '{port}', --hf-token, hunter2]}", "engine.command: found a value for '--hf-token'"),
+    ],
+)
+def test_a_secret_in_the_engines_command_or_address_is_refused_and_not_told(
+    good: str, refused: Refused, engine: str, expected: str
+) -> None:
+    text = good.replace("local: {}", f"spot: {{model: m, launcher: process, engine: {engine}}}")
+    [line] = refused(text, {"KEY": "hunter2"})
+    assert line.startswith(f"job.yaml:10: backends[0].spot.{expected}")
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--long-prefill-token-threshold, '2048'",
+        "--eos-token, </s>",
+        "--max-num-batched-tokens, '8192'",
+        "--api-key-file, /run/secrets/key",
+        "--ssl-keyfile, /etc/key.pem",
+        "--tokenizer, org/some-tokenizer",
+        "--served-model-name, hunter2",
+    ],
+)
+def test_what_an_engine_may_be_told_is_taken(good: str, tmp_path: Path, words: str) -> None:
+    engine = f"{{command: [serve, '{{port}}', {words}]}}"
+    path = tmp_path / "job.yaml"
+    path.write_text(good.replace("local: {}", f"spot: {{model: m, launcher: process, engine: {engine}}}"))
+    assert load_job(path)
+
+
+def test_a_shell_may_name_a_secret_of_the_workers_environment(good: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    engine = "{command: [sh, -c, 'OTHER_TOKEN=$HF_TOKEN exec serve --api-key \"$KEY\" {port}']}"
+    path.write_text(good.replace("local: {}", f"spot: {{model: m, launcher: process, engine: {engine}}}"))
+    assert load_job(path)

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from lowtide.job import SAMPLE, Job, job_schema, load_job
-from lowtide.job.model import BACKENDS, BedrockBackend, OpenAIBatchBackend
+from lowtide.job.backends import BACKENDS, BedrockBackend, OpenAIBatchBackend
 from lowtide.job.secrets import is_secret_name
 from lowtide.operations import build_operations
 

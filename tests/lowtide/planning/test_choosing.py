@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.standins import SMALL, Provider, StandInBackend
 
+from lowtide.billing.reading import UNPRICED
 from lowtide.plan import Candidate, PlannedOption, Range
 from lowtide.planning.choosing import Demand, Moments, choose, option, shards_of, span, unable
 from lowtide.prices import Price
+from lowtide.prices.by_time import Pace, price_by_time
 from lowtide.records import Limits
 
 HOUR = 3600.0
@@ -51,6 +54,71 @@ def test_cost_is_reckoned_at_both_ends_and_in_real_time_in_decimals() -> None:
     )
     assert found.realtime_usd == Decimal("2.40")
     assert option(candidate(realtime=None), TEN_TO_ONE, MOMENTS, 100).realtime_usd is None
+
+
+def machines(usd_per_hour: str, pace: float, records: int = 1000) -> Candidate:
+    """A backend whose machines are paid by the hour."""
+    limits = replace(SMALL, records=records, machines=4, boot_seconds=600.0)
+    found = price_by_time(
+        Decimal(usd_per_hour), Pace(pace, "yours"), price_id="g6.xlarge", source="spot", boot_seconds=600.0
+    )
+    return Candidate(StandInBackend(Provider(), limits=limits), found)
+
+
+def test_machines_cost_their_boot_whatever_they_are_asked_and_take_as_long_as_their_tokens() -> None:
+    demand = replace(TEN_TO_ONE, input=Range(90_000, 360_000, 500_000), output=Range(0, 0, 0))
+    found = option(machines("0.36", 100), demand, MOMENTS, 500)
+    assert found.fixed_usd == 2 * Decimal("0.06")
+    assert found.cost_usd == Decimal("0.36") + found.fixed_usd
+    assert found.finish == NOW + 60 + 600 + 360_000 / (100 * 2)
+    assert "2 machines" in found.finish_basis
+    nothing = option(machines("0.36", 100), replace(demand, requests=0, input=Range(0, 0, 0)), MOMENTS, 500)
+    assert nothing.cost_usd == 0
+
+
+@pytest.mark.parametrize(("allowed", "working"), [(None, 4), (9, 4), (3, 3), (1, 1), (0, 1)])
+def test_no_more_machines_are_reckoned_with_than_a_cap_on_them_allows(allowed: int | None, working: int) -> None:
+    demand = replace(TEN_TO_ONE, input=Range(90_000, 360_000, 500_000), output=Range(0, 0, 0))
+    found = option(replace(machines("0.36", 100), machines=allowed), demand, MOMENTS, 100)
+    assert found.fixed_usd == working * Decimal("0.06")
+    assert found.finish == NOW + 60 + 600 + 360_000 / (100 * working)
+
+
+def test_a_backend_whose_price_nobody_knows_is_compared_with_none() -> None:
+    found = replace(machines("0", 100).price, price_id=f"machines of your own{UNPRICED}")
+    unknown = option(replace(machines("0", 100), price=found), TEN_TO_ONE, MOMENTS, 100)
+    choice = choose([option(candidate(), TEN_TO_ONE, MOMENTS, 1000), unknown], MOMENTS)
+    other, best = choice.options
+    assert best.chosen
+    assert best.break_even == ""
+    assert other.why_not == "1.20 USD; what stand-in costs is not known, and counts as nothing"
+    free = option(replace(candidate("0"), price=price("0")), TEN_TO_ONE, MOMENTS, 1000)
+    assert choose([unknown, free], MOMENTS).options[1].why_not.startswith("0.00 USD; what stand-in costs")
+    later = msgspec.structs.replace(unknown, finish=free.finish + HOUR)
+    assert choose([free, later], MOMENTS).options[1].why_not == "what it costs is not known, and it is done 1 h later"
+
+
+@given(st.integers(50, 5000), st.sampled_from(["0.000002", "0.0000011", "0.0000005"]))
+def test_the_break_even_is_where_the_cheaper_of_the_two_changes(requests: int, usd: str) -> None:
+    def both(number: int) -> tuple[PlannedOption, PlannedOption]:
+        tokens = Range(1000 * number, 1000 * number, 1000 * number)
+        demand = replace(TEN_TO_ONE, requests=number, input=tokens, output=Range(0, 0, 0))
+        pair = (
+            option(machines("0.36", 100, 10**7), demand, MOMENTS, 10**7),
+            option(candidate(usd), demand, MOMENTS, 10**7),
+        )
+        return choose(pair, Moments(NOW, 60.0, NOW + 10**9)).options  # type: ignore[return-value]
+
+    spot, batch = both(requests)
+    assert not batch.break_even
+    if "never" in spot.break_even:
+        assert spot.cost_usd > batch.cost_usd
+        assert Decimal(usd) <= Decimal("0.000001")
+        return
+    turn = int(spot.break_even.split("about ")[1].split(" ")[0].replace(",", ""))
+    for number, cheaper in ((turn + 1, True), (turn - 2, False)):
+        spot, batch = both(number)
+        assert (spot.cost_usd < batch.cost_usd) == cheaper
 
 
 def test_too_few_requests_for_a_batch_are_priced_on_demand_and_take_seconds_each() -> None:

@@ -18,6 +18,7 @@ from lowtide.inputs import list_inputs
 from lowtide.plan import Candidate, Work, run_id_of
 from lowtide.planning.making import LATE
 from lowtide.prices import Price
+from lowtide.prices.by_time import Pace, price_by_time
 
 TEXTS: dict[str, str | None] = {f"d{number}": f"text {number}" for number in range(6)}
 
@@ -150,6 +151,31 @@ def test_a_shard_that_no_cap_has_room_for_is_told_before_anything_is_asked() -> 
     [note] = [note for note in plan.notes if "budget.run_usd" in note]
     assert note.startswith("a shard of 3 requests reserves up to 0.03")
     assert not [note for note in plan_run(World().work(run_usd=Decimal(1))).notes if "reserves" in note]
+
+
+def test_a_cap_that_has_no_room_for_a_machine_is_told_with_what_would_help() -> None:
+    by_time = price_by_time(
+        Decimal("3.60"), Pace(1000, "yours"), price_id="m", source="s", boot_seconds=0, longest_start=400
+    )
+    world = World()
+    candidates = (Candidate(StandInBackend(world.first), by_time),)
+    plan = plan_run(world.work(candidates=candidates, run_usd=Decimal("0.99")))
+    [note] = [note for note in plan.notes if "budget.run_usd" in note]
+    assert note.startswith("a shard reserves at least 1.00 USD before it is sent, for the start of a machine")
+    assert "engine.boot" in note
+    enough = plan_run(world.work(candidates=candidates, run_usd=Decimal("1.01")))
+    assert not [note for note in enough.notes if "reserves" in note]
+
+
+@pytest.mark.parametrize(("machines", "said"), [(None, 0), (1, 0), (0, 1)])
+def test_a_cap_an_hour_that_no_machine_keeps_to_is_told_before_anything_waits_for_one(
+    machines: int | None, said: int
+) -> None:
+    by_time = price_by_time(Decimal("3.60"), Pace(1000, "yours"), price_id="m", source="s", boot_seconds=0)
+    world = World()
+    plan = plan_run(world.work(candidates=(Candidate(StandInBackend(world.first), by_time, machines),)))
+    notes = [note for note in plan.notes if note.startswith("max_usd_per_hour is less than one machine costs now")]
+    assert len(notes) == said
 
 
 def test_a_plan_is_not_applied_after_its_deadline_nor_over_a_run_at_another_backend() -> None:

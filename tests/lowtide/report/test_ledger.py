@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import io
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from lowtide.report.costs import waste_bars
+from lowtide.report.figures import waste_sentence
+from lowtide.report.heading import tiles
 from lowtide.report.ledger import read_ledger
 from lowtide.report.shards import SHARD_COLUMNS, cost_columns, token_columns
+from lowtide.report.tables import Tables as Held
 
 if TYPE_CHECKING:
-    from conftest import Tables
+    from conftest import Row, Tables
 
 
 def test_only_actual_entries_are_the_bill(tables: Tables) -> None:
@@ -92,3 +97,64 @@ def test_small_prices_have_readable_ticks(tables: Tables) -> None:
     figure = cost_columns(read_ledger(tables.ledger([tables.entry(1, amount=Decimal("0.00058"))])))
     assert figure is not None
     assert figure.ticks == ("0.00", "0.0002", "0.0004", "0.0006")
+
+
+def seconds(tables: Tables, number: int, quantity: int, waste: str | None = None, usd: str = "0.0001") -> Row:
+    """Machine time, at USD a second."""
+    amount = Decimal(usd) * quantity
+    made = {"token_type": "compute_second", "unit": "second", "quantity": quantity, "amount": amount, "waste": waste}
+    return tables.entry(number, **made)
+
+
+def headline(ledger: io.BytesIO) -> str:
+    """The line below the number of tokens, at the top of the page."""
+    return next(tile for tile in tiles(Held(None, read_ledger(ledger), None), None) if tile.name == "Tokens").note
+
+
+def test_the_waste_of_machines_that_are_paid_by_time_is_that_of_their_seconds(tables: Tables) -> None:
+    """That no token was wasted says nothing where tokens cost nothing."""
+    free = tables.entry(1, amount=Decimal(0))
+    lost = [seconds(tables, 2, 540), seconds(tables, 3, 260, "boot"), seconds(tables, 4, 200, "preempted", "0.0002")]
+    made = [free, *lost]
+    assert waste_sentence(read_ledger(tables.ledger(made))) == (
+        "No token was wasted; 460 machine seconds (46 %) bought no answer that was kept: 0.066 USD, 55 % of the cost."
+    )
+    assert headline(tables.ledger(made)) == "46 % of machine time wasted"
+    both = [*made, tables.entry(5, quantity=250, amount=Decimal(0), waste="invalid")]
+    assert waste_sentence(read_ledger(tables.ledger(both))) == (
+        "250 tokens (20 %) and 460 machine seconds (46 %) bought no answer that was kept: 0.066 USD, 55 % of the cost."
+    )
+    assert headline(tables.ledger(both)) == "20 % wasted, 46 % of machine time"
+
+
+def test_machines_without_waste_and_machines_that_cost_nothing(tables: Tables) -> None:
+    kept = [tables.entry(1, amount=Decimal(0)), seconds(tables, 2, 540)]
+    assert waste_sentence(read_ledger(tables.ledger(kept))) == "No token and no machine second was wasted."
+    assert headline(tables.ledger(kept)) == "0 % of machine time wasted"
+    own = [
+        tables.entry(1, amount=Decimal(0)),
+        *(seconds(tables, at, 30, waste, "0") for at, waste in ((2, None), (3, "idle"))),
+    ]
+    assert waste_sentence(read_ledger(tables.ledger(own))) == (
+        "No token was wasted; 30 machine seconds (50 %) bought no answer that was kept."
+    )
+    assert headline(tables.ledger(own)) == "50 % of machine time wasted"
+
+
+def test_where_tokens_are_paid_time_is_not_mentioned(tables: Tables) -> None:
+    local = [tables.entry(1, amount=Decimal(0)), seconds(tables, 2, 24, usd="0")]
+    assert waste_sentence(read_ledger(tables.ledger(local))) == "No token was wasted."
+    assert headline(tables.ledger(local)) == "0 % wasted"
+    paid = [tables.entry(1), tables.entry(2, waste="invalid", quantity=250)]
+    assert waste_sentence(read_ledger(tables.ledger(paid))) == (
+        "250 tokens (20 %) bought no answer that was kept: 0.50 USD."
+    )
+    assert headline(tables.ledger(paid)) == "20 % wasted"
+
+
+def test_waste_by_kind_counts_the_seconds_of_machines(tables: Tables) -> None:
+    made = [tables.entry(1, amount=Decimal(0)), seconds(tables, 2, 260, "boot"), seconds(tables, 3, 40, "idle")]
+    bars = waste_bars(read_ledger(tables.ledger(made)))
+    assert bars is not None
+    assert [cell.text for cell in bars.table.columns][2:] == ["Tokens", "Machine seconds", "Cost"]
+    assert [[cell.text for cell in row][2:4] for row in bars.table.rows] == [["0", "260"], ["0", "40"]]

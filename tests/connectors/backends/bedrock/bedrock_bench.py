@@ -16,7 +16,7 @@ from lowtide.connectors.backends.bedrock import Backend, open_bedrock
 from lowtide.connectors.backends.bedrock.connection import connect
 from lowtide.connectors.backends.bedrock.ondemand import Lane
 from lowtide.connectors.backends.bedrock.staging import open_staging
-from lowtide.job.model import BedrockBackend
+from lowtide.job.backends import BedrockBackend
 from lowtide.operations import Operation, Template
 from lowtide.operations.answers import SummaryAnswer
 from lowtide.protocols import Store

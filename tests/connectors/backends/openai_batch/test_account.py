@@ -11,7 +11,7 @@ from support.openai_support import KEY
 from lowtide.connectors.backends.openai_batch import open_azure, open_openai
 from lowtide.connectors.backends.openai_batch.account import azure_account, openai_account
 from lowtide.errors import ConfigError
-from lowtide.job.model import AzureBatchBackend, OpenAIBatchBackend
+from lowtide.job.backends import AzureBatchBackend, OpenAIBatchBackend
 
 NAMES = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT")
 
@@ -114,7 +114,7 @@ def test_the_sdk_is_imported_only_when_something_is_called():
     program = """
 import sys
 from lowtide.connectors.backends.openai_batch import open_azure, open_openai
-from lowtide.job.model import OpenAIBatchBackend
+from lowtide.job.backends import OpenAIBatchBackend
 backend = open_openai(OpenAIBatchBackend(model="gpt-4.1"), environ={"OPENAI_API_KEY": "k"})
 backend.parse(b"{}"), backend.limits
 sys.exit("openai" in sys.modules or "azure.identity" in sys.modules)

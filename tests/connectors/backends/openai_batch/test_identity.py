@@ -13,7 +13,7 @@ from support.openai_support import ended, request_of, shard_of
 from lowtide.connectors.backends.openai_batch import open_azure
 from lowtide.connectors.backends.openai_batch.identity import entra_tokens, explained
 from lowtide.errors import MissingExtra, Terminal, Transient
-from lowtide.job.model import AzureBatchBackend
+from lowtide.job.backends import AzureBatchBackend
 
 
 def opened(url, tokens, **options):

@@ -7,7 +7,7 @@ from support.openai_support import KEY, Clock, answers_of, azure_backend, ended,
 
 from lowtide.connectors.backends.openai_batch import open_azure
 from lowtide.errors import QuotaFull, SubmitUnknown, Terminal, Transient
-from lowtide.job.model import AzureBatchBackend
+from lowtide.job.backends import AzureBatchBackend
 
 NAMES = ("east", "west", "north")
 

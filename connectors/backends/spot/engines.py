@@ -1,0 +1,33 @@
+"""Looks at the engine that workers of this machine would ask, without starting it."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.error
+import urllib.request
+
+from lowtide.records import Finding
+from lowtide_worker.layout import Engine
+
+_SECONDS = 5.0
+
+
+def examine_engine(engine: Engine, model: str, *, here: bool) -> Finding:
+    """The engine as a worker will find it; whether it answers, or can be started, only where workers run `here`."""
+    if engine.url:
+        return _running(engine) if here else Finding("engine", True, engine.url)
+    command = " ".join(engine.command).replace("{model}", model)
+    program = engine.command[0]
+    if here and shutil.which(program) is None:
+        return Finding("engine", False, f"{command}: there is no program {program!r}; name it by its whole path")
+    return Finding("engine", True, command)
+
+
+def _running(engine: Engine) -> Finding:
+    url = engine.url.rstrip("/").removesuffix("/v1").rstrip("/") + engine.health
+    try:
+        with urllib.request.urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - the job file takes http(s) alone
+            return Finding("engine", answer.status == 200, f"GET {url} answers {answer.status}")
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return Finding("engine", False, f"GET {url}: {reason}; start the engine, or mend engine.url and engine.health")
