@@ -13,12 +13,12 @@ from lowtide.cli.options import ends_well, json_option
 if TYPE_CHECKING:
     from lowtide.cli.templates import Template
 
-_KINDS = click.Choice(["aws", "azure", "compose", "prefect"])
+_KINDS = click.Choice(["aws", "azure", "compose", "prefect", "worker"])
 
 
 @click.group()
 def infra() -> None:
-    """Print the files that a deployment needs: CloudFormation, Bicep, Docker Compose, Prefect."""
+    """Print the files that a deployment needs: CloudFormation, Bicep, Docker Compose, Prefect, spot workers."""
 
 
 @infra.command("list")

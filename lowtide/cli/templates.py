@@ -13,12 +13,14 @@ import yaml
 from lowtide.errors import ConfigError
 
 KINDS: Mapping[str, str] = {
-    "aws": "CloudFormation: buckets, roles, events, a budget, and a worker on Fargate",
+    "aws": "CloudFormation: buckets, roles, events, a budget, a worker on Fargate, and a queue of spot workers",
     "azure": "Bicep: storage and secrets, Azure OpenAI, and a worker as a container app",
     "compose": "Docker Compose: a whole stack on one machine, with emulated providers",
     "prefect": "base job templates for process, docker, ecs and kubernetes work pools",
+    "worker": "the spot worker's image, and spot workers on Azure Batch, Kubernetes and SkyPilot",
 }
-_SUFFIXES = (".yaml", ".bicep", ".json", ".example", "Dockerfile")
+_TASKS = "Azure Batch: four workers, as the tasks of a job on that pool"
+_SUFFIXES = (".yaml", ".bicep", ".json", ".toml", ".example", "Dockerfile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class Template:
     @property
     def about(self) -> str:
         """Its own first words."""
+        if self.kind == "worker" and self.name.endswith(".json"):
+            # A list of tasks has no room for words of its own.
+            found = json.loads(self.text)
+            return str(found["metadata"]["description"]) if isinstance(found, dict) else _TASKS
         if self.name.endswith(".json"):
             return f"base job template of {self.name.removesuffix('.json')} work pools"
         if self.kind == "aws":
@@ -114,9 +120,20 @@ def _of_prefect(name: str, text: str) -> Iterator[Parameter]:
         yield Parameter(key, None if required else written, found.get("description", found.get("title", "")))
 
 
+def _of_worker(name: str, text: str) -> Iterator[Parameter]:
+    """Settings of the image, and what the deployment template of Azure Batch asks for."""
+    if name == "Dockerfile":
+        yield from _of_compose(name, text)
+    template = json.loads(text) if name.endswith(".json") else {}
+    for key, found in template.get("parameters", {}).items() if isinstance(template, dict) else ():
+        default = found.get("defaultValue")
+        yield Parameter(key, None if default is None else str(default), found["metadata"]["description"])
+
+
 _READERS: Mapping[str, Callable[[str, str], Iterator[Parameter]]] = {
     "aws": _of_aws,
     "azure": _of_azure,
     "compose": _of_compose,
     "prefect": _of_prefect,
+    "worker": _of_worker,
 }

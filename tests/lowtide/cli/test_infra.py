@@ -86,6 +86,17 @@ def test_parameters_of_work_pools_are_their_variables() -> None:
     assert found["kubernetes.json"]["namespace"]["default"] == "lowtide"
 
 
+def test_parameters_of_the_spot_worker_are_those_of_its_image_and_of_azures_template() -> None:
+    found = parameters("worker")
+    text = (INFRA / "worker" / "Dockerfile").read_text(encoding="utf-8")
+    assert list(found["Dockerfile"]) == re.findall(r"^ARG (\w+)=", text, re.MULTILINE)
+    pool = json.loads((INFRA / "worker" / "azure-batch-pool.json").read_text(encoding="utf-8"))
+    assert list(found["azure-batch-pool.json"]) == list(pool["parameters"])
+    assert found["azure-batch-pool.json"]["image"]["default"] is None
+    assert found["azure-batch-pool.json"]["maxNodes"]["default"] == "4"
+    assert found["azure-batch-tasks.json"] == {}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_is_described(kind: str) -> None:
     for file, asked in parameters(kind).items():
@@ -115,10 +126,10 @@ def test_files_are_written_and_never_over_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("show", "aws", "--file", "other.yaml"), "events.yaml, storage.yaml, worker.yaml"),
+        (("show", "aws", "--file", "other.yaml"), "events.yaml, spot.yaml, storage.yaml, worker.yaml"),
         (("show", "aws", "--json"), "--params"),
         (("show", "aws", "--out", "x", "--params"), "--out"),
-        (("show", "gcp"), "'aws', 'azure', 'compose', 'prefect'"),
+        (("show", "gcp"), "'aws', 'azure', 'compose', 'prefect', 'worker'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...], said: str) -> None:
