@@ -23,6 +23,7 @@ from azure.storage.blob import BlobServiceClient
 from servers import aws
 from servers import azurite as blob_service
 from servers.emulators import Emulator, emulators
+from servers.keyed import keyed
 from support.command import text_of
 
 from lowtide.emulators.faults import read_plan
@@ -185,6 +186,34 @@ def run_reviews(place: Place, folder: Path) -> None:
 def test_reviews_at_openai(place: Place, tmp_path: Path) -> None:
     run_reviews(place, tmp_path)
     place.check(str(tmp_path / "out"), 2 * DOCUMENTS)
+
+
+@pytest.mark.slow
+def test_notes_on_a_machine_of_ones_own(place: Place, tmp_path: Path) -> None:
+    """The emulated OpenAI stands in for an engine: it answers chat completions, and counts them."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for number in range(DOCUMENTS):
+        (folder / f"{number}.md").write_text(text_of(number), encoding="utf-8")
+    named = {
+        "NOTES": str(folder),
+        "LOWTIDE_ROOT": str(tmp_path / "out"),
+        "LOWTIDE_SPOT_DIR": str(tmp_path / "spot"),
+        "MODEL": "gpt-4o-mini",
+    }
+    job = JOBS / "spot.yaml"
+    with keyed(place.emulator.url) as engine:
+        planned = place.lowtide("plan", str(job), **named, ENGINE=engine)
+        assert planned.returncode == 0, planned.stderr
+        assert "2,000 tokens a second" in planned.stdout
+        place.finish(job, **named, ENGINE=engine)
+    place.check(str(tmp_path / "out"), 2 * DOCUMENTS)
+    ledger = table(str(tmp_path / "out"), "ledger")
+    machine = [row for row in ledger if row["kind"] == "actual" and row["token_type"] == "compute_second"]
+    assert sum(int(str(row["quantity"])) for row in machine) > 0
+    assert all(row["amount"] > 0 for row in machine)  # type: ignore[operator]  # a column of decimals
+    results = table(str(tmp_path / "out"), "results")
+    assert sum(row["cost_usd"] for row in results) == sum(row["amount"] for row in machine)  # type: ignore[misc]
 
 
 @pytest.mark.slow
