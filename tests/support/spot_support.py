@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import msgspec
 import orjson
+from support.outputs import answers_in
 
 from lowtide.connectors.backends.openai_batch.requests import RequestEncoder
 from lowtide.connectors.backends.spot import SpotBackend
@@ -132,13 +133,7 @@ class Bench:
         return Shard("run", 1, attempt, records, len(data), uri, lambda: io.BytesIO(data), may_cost=may_cost)
 
     def answers(self, batch_id: str) -> list[Answer]:
-        found = []
-        for output in self.backend.outputs(batch_id):
-            for line in b"".join(output.chunks).splitlines():
-                answer = self.backend.parse(line)
-                assert answer is not None
-                found.append(answer)
-        return found
+        return answers_in(self.backend, batch_id)
 
     def worker(self, name: str = "w1", *, at: float = 1_800_000_000.0) -> HandWorker:
         assert isinstance(self.root, LocalStore)

@@ -6,14 +6,16 @@ import importlib.util
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 
 from lowtide.connectors.backends.openai_batch.requests import RequestEncoder
 from lowtide.connectors.backends.spot.backend import SpotBackend, workers_for
 from lowtide.connectors.backends.spot.fleet import asks_natively, fleet_of
+from lowtide.connectors.backends.spot.launching import Launcher
 from lowtide.connectors.backends.spot.manual_launcher import ManualLauncher
 from lowtide.connectors.backends.spot.process_launcher import ProcessLauncher, default_directory
-from lowtide.connectors.backends.spot.rates import OwnRates, SpotRates
+from lowtide.connectors.backends.spot.rates import OwnRates, Rates, SpotRates
 from lowtide.errors import MissingExtra
 from lowtide.job import backends as job
 from lowtide.protocols import Store
@@ -54,35 +56,40 @@ def open_spot(
         where=_WHERE,
     )
     parameters = {**spec.parameters, "structured_output": "native" if native else "prompt"}
-    if spec.launcher == "batch":
-        return _on_aws(spec, root, fleet, encoder, parameters, environ, clock)
-    return _elsewhere(spec, root, fleet, encoder, parameters, environ, clock)
-
-
-def _elsewhere(
-    spec: job.SpotBackend,
-    root: Store,
-    fleet: Fleet,
-    encoder: RequestEncoder,
-    parameters: Mapping[str, str | int | float | bool],
-    environ: Mapping[str, str] | None,
-    clock: Callable[[], float],
-) -> SpotBackend:
-    hourly = spec.usd_per_hour or Decimal(0)
-    most = workers_for(spec.max_workers, spec.max_usd_per_hour, hourly)
+    site = _on_aws(spec, root, environ) if spec.launcher == "batch" else _elsewhere(spec, root, environ)
     return SpotBackend(
         root,
         fleet,
-        ManualLauncher() if spec.launcher == "none" else _processes(root, most, environ),
-        OwnRates(hourly),
-        provider="own",
-        region="",
-        workers=most,
+        site.launcher,
+        site.rates,
+        provider=site.provider,
+        region=site.region,
+        workers=site.workers,
         encoder=encoder,
         parameters=parameters,
-        poll_seconds=_OWN_POLL_SECONDS if spec.launcher == "process" else None,
+        poll_seconds=site.poll_seconds,
         clock=clock,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """Where workers run, what they cost there, and how many there may be."""
+
+    launcher: Launcher
+    rates: Rates
+    provider: str
+    region: str
+    workers: int
+    poll_seconds: float | None = None
+
+
+def _elsewhere(spec: job.SpotBackend, root: Store, environ: Mapping[str, str] | None) -> _Site:
+    hourly = spec.usd_per_hour or Decimal(0)
+    most = workers_for(spec.max_workers, spec.max_usd_per_hour, hourly)
+    if spec.launcher == "none":
+        return _Site(ManualLauncher(), OwnRates(hourly), "own", "", most)
+    return _Site(_processes(root, most, environ), OwnRates(hourly), "own", "", most, _OWN_POLL_SECONDS)
 
 
 def _processes(root: Store, most: int, environ: Mapping[str, str] | None) -> ProcessLauncher:
@@ -92,15 +99,7 @@ def _processes(root: Store, most: int, environ: Mapping[str, str] | None) -> Pro
     return ProcessLauncher(root, default_directory(env), most, env)
 
 
-def _on_aws(
-    spec: job.SpotBackend,
-    root: Store,
-    fleet: Fleet,
-    encoder: RequestEncoder,
-    parameters: Mapping[str, str | int | float | bool],
-    environ: Mapping[str, str] | None,
-    clock: Callable[[], float],
-) -> SpotBackend:
+def _on_aws(spec: job.SpotBackend, root: Store, environ: Mapping[str, str] | None) -> _Site:
     # boto3 takes half a second to import, and workers of one's own have no use for it.
     from lowtide.connectors.backends.spot.aws import connect  # noqa: PLC0415
     from lowtide.connectors.backends.spot.batch_launcher import BatchLauncher, Settings  # noqa: PLC0415
@@ -114,15 +113,5 @@ def _on_aws(
         instances=spec.instances,
         max_usd_per_hour=spec.max_usd_per_hour,
     )
-    return SpotBackend(
-        root,
-        fleet,
-        BatchLauncher(aws, root, settings, prices),
-        SpotRates(prices, spec.instances),
-        provider="aws",
-        region=aws.region,
-        workers=spec.max_workers,
-        encoder=encoder,
-        parameters=parameters,
-        clock=clock,
-    )
+    launcher = BatchLauncher(aws, root, settings, prices)
+    return _Site(launcher, SpotRates(prices, spec.instances), "aws", aws.region, spec.max_workers)

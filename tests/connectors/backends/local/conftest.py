@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 import psutil
 import pytest
+from support.outputs import answers_in
 
 from lowtide.connectors.backends.local import LocalBackend
 from lowtide.connectors.backends.local.engine import Engine, choose
@@ -60,13 +61,7 @@ class Bench:
         return statuses[-1]
 
     def answers(self, batch_id: str) -> list[Answer]:
-        found = []
-        for output in self.backend.outputs(batch_id):
-            for line in b"".join(output.chunks).splitlines():
-                answer = self.backend.parse(line)
-                assert answer is not None
-                found.append(answer)
-        return found
+        return answers_in(self.backend, batch_id)
 
     def bill(self, batch_id: str) -> list[dict[str, object]]:
         return [orjson.loads(line) for line in self.folder(batch_id).bill.read_bytes().splitlines()]
