@@ -166,7 +166,7 @@ def test_a_paused_worker_whose_shard_is_over_asks_no_more_and_writes_nothing_bac
     messages = contents("one", 200)
     shard = home.folder / layout.shard_path("s00001-a1")
     with engine.running("--latency", "0.2") as server:
-        home.fleet(layout.Engine(url=server.url), lease_seconds=1.5, idle_seconds=1.0, part_seconds=1.0)
+        home.fleet(layout.Engine(url=server.url), lease_seconds=1.5, part_seconds=1.0)
         home.shard("s00001-a1", messages)
         ghost = home.worker()
         wait_until(lambda: parts_of(home, "s00001-a1") > 2, "some parts")
