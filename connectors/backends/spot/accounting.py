@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-from lowtide.connectors.backends.spot.accounts import NOTHING, Account, Charge, next_account
+from lowtide.connectors.backends.spot.accounts import NOTHING, Account, next_account
 from lowtide.connectors.backends.spot.names import in_fleet
 from lowtide.connectors.backends.spot.rates import Rates
 from lowtide.errors import StoreError
@@ -53,16 +53,12 @@ class Accounts:
                 return made
             number, before = self._newest(fleet)
             account = next_account(shard, beats, gone, before, unkept=unkept, most=most(before))
-            account = msgspec.structs.replace(account, charges=tuple(self._priced(account.charges)))
+            # Prices stand in the account, so that it says the same whenever it is asked.
+            priced = tuple(one for charge in account.charges for one in self._rates.priced(charge))
+            account = msgspec.structs.replace(account, charges=priced)
             if self._root.put_if_absent(_path(fleet, number + 1), msgspec.json.encode(account)):
                 self._last[fleet] = number + 1, account
                 return account
-
-    def _priced(self, charges: Iterable[Charge]) -> Iterable[Charge]:
-        # Prices stand in the account, so that it says the same whenever it is asked.
-        for charge in charges:
-            rate = self._rates.rate(charge)
-            yield msgspec.structs.replace(charge, usd_per_second=rate.usd_per_second, source=rate.source)
 
     def _newest(self, fleet: str) -> tuple[int, Account]:
         number, last = self._last.get(fleet, (0, NOTHING))

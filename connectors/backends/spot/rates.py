@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from lowtide.connectors.backends.spot.accounts import Charge
 from lowtide.errors import Terminal, Transient
@@ -17,19 +20,14 @@ _PICO = Decimal("0.000000000001")
 _HOUR = Decimal(3600)
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """USD for a second of a worker, in whole steps of 1e-12, and where that is from."""
-
-    usd_per_second: Decimal
-    source: str
-
-
 class Rates(Protocol):
     """Prices of workers."""
 
-    def rate(self, charge: Charge) -> Rate:
-        """What one second cost then and there. Raises Transient or Terminal."""
+    def priced(self, charge: Charge) -> Iterable[Charge]:
+        """The charge with what a second of it has cost then and there, and where that is from.
+
+        In several, one behind the other, where the price has changed meanwhile. Raises Transient or Terminal.
+        """
 
     def most_per_hour(self) -> Decimal | None:
         """USD that one worker costs an hour at most, by today's prices; None where nobody knows. Raises Transient."""
@@ -41,9 +39,9 @@ class OwnRates:
 
     usd_per_hour: Decimal
 
-    def rate(self, charge: Charge) -> Rate:
+    def priced(self, charge: Charge) -> Iterator[Charge]:
         source = f"{self.usd_per_hour:f} USD an hour, by the job file" if self.usd_per_hour else "a machine of your own"
-        return Rate(per_second(self.usd_per_hour), source)
+        yield _at(charge, self.usd_per_hour, source)
 
     def most_per_hour(self) -> Decimal | None:
         return self.usd_per_hour
@@ -56,12 +54,16 @@ class SpotRates:
     prices: SpotPrices
     instances: tuple[str, ...]
 
-    def rate(self, charge: Charge) -> Rate:
-        moment = datetime.fromtimestamp(charge.at, UTC)
+    def priced(self, charge: Charge) -> Iterator[Charge]:
+        begun, past = datetime.fromtimestamp(charge.at, UTC), 0
         if charge.instance_type and charge.zone:
-            found = self.prices.usd_per_hour(charge.instance_type, charge.zone, moment)
-            if found is not None:
-                return Rate(per_second(found), f"AWS Spot price of {charge.instance_type} in {charge.zone}")
+            source = f"AWS Spot price of {charge.instance_type} in {charge.zone}"
+            for seconds, price in self.prices.course(charge.instance_type, charge.zone, begun, charge.seconds):
+                part = msgspec.structs.replace(charge, seconds=seconds, at=charge.at + past)
+                yield _at(part, price, source)
+                past += seconds
+        if past:
+            return
         dearest = self._dearest((charge.instance_type,) if charge.instance_type else self.instances)
         if dearest is None:
             raise Transient(
@@ -69,7 +71,7 @@ class SpotRates:
                 "its time has cost is not known yet"
             )
         what = charge.instance_type or "the dearest of instances, for a worker that could not say what it ran on"
-        return Rate(per_second(dearest), f"AWS Spot price of {what} now: none is told of that time and zone")
+        yield _at(charge, dearest, f"AWS Spot price of {what} now: none is told of that time and zone")
 
     def most_per_hour(self) -> Decimal | None:
         for instance in self.instances:
@@ -85,3 +87,7 @@ class SpotRates:
 def per_second(usd_per_hour: Decimal) -> Decimal:
     """An hour's price for a second, rounded to 1e-12 USD."""
     return (usd_per_hour / _HOUR).quantize(_PICO)
+
+
+def _at(charge: Charge, usd_per_hour: Decimal, source: str) -> Charge:
+    return msgspec.structs.replace(charge, usd_per_second=per_second(usd_per_hour), source=source)

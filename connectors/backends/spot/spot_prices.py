@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeSpotPriceHist
 
 from __future__ import annotations
 
+import math
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -47,9 +48,20 @@ class _History:
     times: tuple[datetime, ...]
     prices: tuple[Decimal, ...]
 
-    def at(self, moment: datetime) -> Decimal | None:
-        behind = bisect_right(self.times, moment)
-        return self.prices[behind - 1] if behind else None
+    def course(self, begun: datetime, seconds: int) -> Iterator[tuple[int, Decimal]]:
+        behind = bisect_right(self.times, begun)
+        if not behind:
+            return
+        past, price = 0, self.prices[behind - 1]
+        for time, new in zip(self.times[behind:], self.prices[behind:], strict=True):
+            until = min(seconds, math.ceil((time - begun).total_seconds()))
+            if new == price or until == past:
+                price = new
+                continue
+            yield until - past, price
+            past, price = until, new
+        if past < seconds:
+            yield seconds - past, price
 
 
 class SpotPrices:
@@ -67,7 +79,15 @@ class SpotPrices:
 
         That of the last change at or before it; None where AWS tells of none. Raises Transient or Terminal.
         """
-        return self._history(instance_type, zone, at).at(at)
+        return next((price for _, price in self.course(instance_type, zone, at, 1)), None)
+
+    def course(self, instance_type: str, zone: str, begun: datetime, seconds: int) -> list[tuple[int, Decimal]]:
+        """So many seconds from `begun` (aware) on: how many of them, one after the other, were at which price.
+
+        A second costs what was in force when it began. Empty where AWS tells of no price at `begun`. Raises as above.
+        """
+        history = self._history(instance_type, zone, begun, begun + timedelta(seconds=seconds - 1))
+        return list(history.course(begun, seconds))
 
     def dearest_now(self, instance_type: str) -> Decimal | None:
         """What it costs at most, in whichever zone of the region it is started; None where it is not sold.
@@ -87,13 +107,13 @@ class SpotPrices:
             self._dearest[instance_type] = now, price
             return price
 
-    def _history(self, instance_type: str, zone: str, at: datetime) -> _History:
+    def _history(self, instance_type: str, zone: str, begun: datetime, last: datetime) -> _History:
         with self._lock:
             kept, now = self._kept.get((instance_type, zone)), self._clock()
-            if kept is not None and kept.since <= at and (at <= kept.until or now - kept.until < _FRESH):
+            if kept is not None and kept.since <= begun and (last <= kept.until or now - kept.until < _FRESH):
                 return kept
             # By whole days: shards of one day ask for many times of it.
-            since = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+            since = begun.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
             if kept is not None:
                 since = min(since, kept.since)
             changes = sorted(self._changes(instance_type, zone, since), key=lambda one: one.timestamp)

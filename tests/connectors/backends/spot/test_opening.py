@@ -103,9 +103,9 @@ def test_the_answers_schema_is_asked_for_where_the_engine_is_known_to_heed_it(
 def test_workers_of_ones_own_say_who_pays_and_cost_nothing_unless_told(root: LocalStore) -> None:
     backend = open_backend(spec(), root)
     assert (backend.name, backend.provider, backend.region, backend.places) == ("spot", "own", "", ())
-    assert OwnRates(Decimal(0)).rate(charge()).usd_per_second == 0
-    assert OwnRates(Decimal("3.60")).rate(charge()).usd_per_second == Decimal("0.001")
-    assert OwnRates(Decimal(1)).rate(charge()).usd_per_second == Decimal("0.000277777778")
+    for hourly, second in (("0", "0"), ("3.60", "0.001"), ("1", "0.000277777778")):
+        [priced] = OwnRates(Decimal(hourly)).priced(charge())
+        assert priced.usd_per_second == Decimal(second)
 
 
 def test_workers_that_somebody_else_starts_need_no_package_here(
@@ -142,13 +142,13 @@ def test_a_cap_by_the_hour_bounds_the_workers(most: int, cap: str | None, hourly
 class Prices:
     """Stands in for SpotPrices: what it was asked, and what it says."""
 
-    history: dict[tuple[str, str], Decimal] = field(default_factory=dict)
+    history: dict[tuple[str, str], list[tuple[int, Decimal]]] = field(default_factory=dict)
     now: dict[str, Decimal] = field(default_factory=dict)
-    asked: list[datetime] = field(default_factory=list)
+    asked: list[tuple[datetime, int]] = field(default_factory=list)
 
-    def usd_per_hour(self, instance_type: str, zone: str, at: datetime) -> Decimal | None:
-        self.asked.append(at)
-        return self.history.get((instance_type, zone))
+    def course(self, instance_type: str, zone: str, begun: datetime, seconds: int) -> list[tuple[int, Decimal]]:
+        self.asked.append((begun, seconds))
+        return self.history.get((instance_type, zone), [])
 
     def dearest_now(self, instance_type: str) -> Decimal | None:
         return self.now.get(instance_type)
@@ -157,30 +157,41 @@ class Prices:
         return SpotRates(cast("SpotPrices", self), instances)
 
 
-def charge(instance_type: str = "", zone: str = "", **more: object) -> Charge:
+def charge(instance_type: str = "", zone: str = "", seconds: int = 1) -> Charge:
     at = (AT + timedelta(seconds=1)).timestamp()
-    return Charge(worker="w", seconds=1, waste="", at=at, instance_type=instance_type, zone=zone, **more)  # type: ignore[arg-type]
+    return Charge(worker="w", seconds=seconds, waste="boot", at=at, instance_type=instance_type, zone=zone)
 
 
 def test_a_second_on_aws_costs_what_it_did_then_and_there() -> None:
-    prices = Prices(history={("g6.xlarge", "eu-west-1a"): Decimal("0.3600")})
-    rate = prices.rates("g6.xlarge").rate(charge("g6.xlarge", "eu-west-1a"))
-    assert rate.usd_per_second == Decimal("0.0001")
-    assert rate.source == "AWS Spot price of g6.xlarge in eu-west-1a"
-    assert prices.asked == [AT + timedelta(seconds=1)]
+    prices = Prices(history={("g6.xlarge", "eu-west-1a"): [(1, Decimal("0.3600"))]})
+    [priced] = prices.rates("g6.xlarge").priced(charge("g6.xlarge", "eu-west-1a"))
+    assert priced.usd_per_second == Decimal("0.0001")
+    assert priced.source == "AWS Spot price of g6.xlarge in eu-west-1a"
+    assert prices.asked == [(AT + timedelta(seconds=1), 1)]
+
+
+def test_seconds_before_and_after_a_change_of_the_price_are_charges_of_their_own() -> None:
+    prices = Prices(history={("g6.xlarge", "eu-west-1a"): [(600, Decimal("0.36")), (400, Decimal("0.72"))]})
+    whole = charge("g6.xlarge", "eu-west-1a", 1000)
+    first, second = prices.rates("g6.xlarge").priced(whole)
+    assert (first.seconds, first.usd_per_second, first.at) == (600, Decimal("0.0001"), whole.at)
+    assert (second.seconds, second.usd_per_second, second.at) == (400, Decimal("0.0002"), whole.at + 600)
+    assert {(one.worker, one.waste, one.zone, one.source) for one in (first, second)} == {
+        ("w", "boot", "eu-west-1a", "AWS Spot price of g6.xlarge in eu-west-1a")
+    }
 
 
 def test_where_no_price_is_told_of_then_and_there_todays_stands_in_and_says_so() -> None:
     prices = Prices(now={"g6.xlarge": Decimal("0.72"), "g5.xlarge": Decimal("1.44")})
-    known = prices.rates("g6.xlarge", "g5.xlarge").rate(charge("g6.xlarge", "eu-west-1a"))
-    assert (known.usd_per_second, "none is told" in known.source) == (Decimal("0.0002"), True)
-    unknown = prices.rates("g6.xlarge", "g5.xlarge").rate(charge())
+    [known] = prices.rates("g6.xlarge", "g5.xlarge").priced(charge("g6.xlarge", "eu-west-1a", 7))
+    assert (known.seconds, known.usd_per_second, "none is told" in known.source) == (7, Decimal("0.0002"), True)
+    [unknown] = prices.rates("g6.xlarge", "g5.xlarge").priced(charge())
     assert (unknown.usd_per_second, "dearest" in unknown.source) == (Decimal("0.0004"), True)
 
 
 def test_without_any_price_nothing_is_settled() -> None:
     with pytest.raises(Transient, match=r"tells no Spot price of g6\.xlarge"):
-        Prices().rates("g6.xlarge").rate(charge("g6.xlarge", "eu-west-1a"))
+        list(Prices().rates("g6.xlarge").priced(charge("g6.xlarge", "eu-west-1a")))
 
 
 def test_plans_go_by_the_dearest_instance_that_may_be_started() -> None:

@@ -85,6 +85,25 @@ def test_the_price_in_force_is_that_of_the_last_change_at_or_before(desk: Desk) 
     assert price(first - timedelta(seconds=1)) is None
 
 
+def test_the_seconds_of_a_stretch_are_told_by_the_price_that_was_in_force_when_each_began(desk: Desk) -> None:
+    changes = [(10.5, "0.5"), (20, "0.5"), (40, "0.6"), (40.2, "0.7"), (40.9, "0.8"), (100, "0.9")]
+    desk.answers(
+        [entry(NOON - timedelta(hours=1), "0.4"), *(entry(NOON + timedelta(seconds=s), p) for s, p in changes)]
+    )
+    desk.now = NOON + timedelta(hours=1)
+
+    def course(after: float, seconds: int) -> list[tuple[int, str]]:
+        begun = NOON + timedelta(seconds=after)
+        return [(count, str(price)) for count, price in desk.prices.course("g6.xlarge", ZONE, begun, seconds)]
+
+    assert course(0, 1) == [(1, "0.4")]
+    assert course(0, 11) == [(11, "0.4")]
+    assert course(0, 60) == [(11, "0.4"), (29, "0.5"), (1, "0.6"), (19, "0.8")]
+    assert course(40.5, 100) == [(1, "0.7"), (59, "0.8"), (40, "0.9")]
+    assert course(100, 3600) == [(3600, "0.9")]
+    assert course(-7200, 3600) == []
+
+
 def test_a_price_is_taken_to_the_last_digit(desk: Desk) -> None:
     desk.answers([entry(NOON, "0.1000000000000000055511151231257827")])
     assert str(desk.prices.usd_per_hour("g6.xlarge", ZONE, NOON)) == "0.1000000000000000055511151231257827"
