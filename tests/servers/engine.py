@@ -11,6 +11,8 @@ options. It echoes the last message. A message may hold one of these marks:
     [freeze]        from then on nothing is answered, /health neither
     [poison]        the process dies
     [break]         from then on everything is answered with 500, and /health is well
+
+As with vLLM, a key in VLLM_API_KEY has to come with all that is asked below /v1; /health takes none.
 """
 
 from __future__ import annotations
@@ -80,11 +82,15 @@ def command(*options: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def running(*options: str) -> Iterator[Engine]:
-    """One that runs beside the workers, which know its address only."""
+def running(*options: str, key: str = "") -> Iterator[Engine]:
+    """One that runs beside the workers, which know its address only. It wants that key, if any."""
     from servers.process import serving  # what runs as a program knows only its own folder
 
-    with serving(lambda port: [sys.executable, str(PROGRAM), "--port", str(port), *options], ready="/health") as url:
+    with serving(
+        lambda port: [sys.executable, str(PROGRAM), "--port", str(port), *options],
+        ready="/health",
+        environ=lambda _: {"VLLM_API_KEY": key},
+    ) as url:
         yield Engine(url)
 
 
@@ -103,6 +109,9 @@ class Server:
         self._log: TextIO | None = options.log.open("a", buffering=1) if options.log else None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        key = os.environ.get("VLLM_API_KEY")
+        if key and request.path.startswith("/v1/") and request.headers.get("Authorization") != f"Bearer {key}":
+            return web.json_response({"error": "Unauthorized"}, status=401)
         if request.path == "/v1/chat/completions":
             return await self._complete(request)
         if self._frozen:

@@ -189,6 +189,37 @@ def test_what_is_refused_to_all_is_no_error_of_a_request(status: int) -> None:
         asked(Series(refusal(status, {"message": "who are you", "code": "no_key"})), line("hello"), fleet())
 
 
+def asked_with_key(answers: Answering, key: str) -> Any:
+    async def work() -> bytes:
+        async with engine_that(answers) as url, HttpDesk(url, fleet(), key=key) as desk:
+            return await desk.ask(line("hello"))
+
+    return json.loads(asyncio.run(work()))
+
+
+def test_the_key_goes_with_what_is_asked() -> None:
+    sent: list[str | None] = []
+
+    async def answers(request: web.Request) -> web.StreamResponse:
+        sent.append(request.headers.get("Authorization"))
+        return yes()
+
+    assert asked_with_key(answers, "k-1234567890")["error"] is None
+    assert asked_with_key(answers, "")["error"] is None
+    assert sent == ["Bearer k-1234567890", None]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_of_a_refused_key_is_told_where_it_stands_and_not_what_it_is(status: int) -> None:
+    key = "k-1234567890"
+    said = {"message": f"Incorrect API key provided: {key}. " + "x" * 150 + key, "code": "invalid_api_key"}
+    with pytest.raises(EngineFailed, match=f"HTTP {status}.*the key in.*LOWTIDE_ENGINE_API_KEY") as wrong:
+        asked_with_key(Series(refusal(status, said)), key)
+    assert "k-1" not in str(wrong.value)
+    with pytest.raises(EngineFailed, match=f"HTTP {status}.*there is no key in.*LOWTIDE_ENGINE_API_KEY"):
+        asked_with_key(Series(refusal(status, {"message": "Unauthorized"})), "")
+
+
 @pytest.mark.parametrize(
     ("said", "code", "message"),
     [

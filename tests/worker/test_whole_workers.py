@@ -291,6 +291,39 @@ def test_a_worker_whose_engine_starts_when_nothing_is_left_waits_for_it_no_more(
     assert (beat.state, beat.exit_code) == ("ended", 0)
 
 
+KEY = "k-0123456789abcdef"
+
+
+def test_an_engine_that_finds_a_key_in_its_workers_environment_gets_it_with_each_request(home):
+    home.fleet(layout.Engine(command=engine.command()))
+    home.shard("s00001-a1", contents("one", 30))
+    assert home.worker({"VLLM_API_KEY": KEY}).wait(60) == 0, home.said()
+    check_whole(home, "s00001-a1", contents("one", 30))
+
+
+def test_an_engine_elsewhere_gets_the_key_that_the_worker_has(home):
+    with engine.running(key=KEY) as server:
+        home.fleet(layout.Engine(url=server.url))
+        home.shard("s00001-a1", contents("one", 30))
+        assert home.worker().wait(60) == 1
+        assert "HTTP 401" in home.said()
+        assert "there is no key in the worker's environment, LOWTIDE_ENGINE_API_KEY" in home.said()
+        assert home.worker({"LOWTIDE_ENGINE_API_KEY": "wrong", "VLLM_API_KEY": KEY}).wait(60) == 1
+        assert home.answers("s00001-a1") == {}
+        assert home.worker({"LOWTIDE_ENGINE_API_KEY": f" {KEY}\n"}).wait(60) == 0, home.said()
+    check_whole(home, "s00001-a1", contents("one", 30))
+    assert KEY not in home.said() + "".join(path.read_text() for path in home.folder.rglob("*.json"))
+
+
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(home):
+    home.fleet(layout.Engine(command=engine.command()))
+    home.shard("s00001-a1", contents("one", 3))
+    assert home.worker({"LOWTIDE_ENGINE_API_KEY": "hunter2\nhunter3"}).wait(60) == 2
+    assert "LOWTIDE_ENGINE_API_KEY in the environment is no API key" in home.said()
+    assert "hunter" not in home.said()
+    assert home.beats() == []
+
+
 def test_a_worker_that_is_told_no_fleet_says_so():
     environ = {name: value for name, value in os.environ.items() if name != "LOWTIDE_FLEET"}
     command = [sys.executable, "-m", "lowtide_worker.main"]

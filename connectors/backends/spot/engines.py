@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import urllib.error
 import urllib.request
 
 from lowtide.records import Finding
+from lowtide_worker.keys import NAMES, WANTS_KEY, engine_key, headers
 from lowtide_worker.layout import Engine
 
 _SECONDS = 5.0
@@ -26,8 +28,13 @@ def examine_engine(engine: Engine, model: str, *, here: bool) -> Finding:
 def _running(engine: Engine) -> Finding:
     url = engine.url.rstrip("/").removesuffix("/v1").rstrip("/") + engine.health
     try:
-        with urllib.request.urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - the job file takes http(s) alone
+        # The job file takes http and https alone.
+        request = urllib.request.Request(url, headers=headers(engine_key(os.environ)))  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
             return Finding("engine", answer.status == 200, f"GET {url} answers {answer.status}")
+    except urllib.error.HTTPError as error:
+        what = f"look at the API key in {NAMES[0]}" if error.code in WANTS_KEY else "look at engine.health"
+        return Finding("engine", False, f"GET {url} answers {error.code}; {what}")
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         return Finding("engine", False, f"GET {url}: {reason}; start the engine, or mend engine.url and engine.health")

@@ -14,7 +14,7 @@ _PASSED_ON = (
 )
 _PREFIXES = (
     *("CUDA_", "NVIDIA_", "HIP_", "ROCM_", "ROCR_", "NCCL_", "OMP_", "HF_", "VLLM_", "TRANSFORMERS_", "TORCH"),
-    "LOWTIDE_METADATA_",
+    *("LOWTIDE_METADATA_", "LOWTIDE_ENGINE_"),
 )
 # What reaches the root: obstore reads the first two kinds itself, as `lowtide_worker.addresses` says.
 _STORES: Mapping[str, tuple[str, ...]] = {

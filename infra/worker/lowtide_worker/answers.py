@@ -206,8 +206,8 @@ def failed(custom_id: str, status: int | None, code: str, message: str) -> bytes
     return _encode({"custom_id": custom_id, "response": response, "error": {"code": code, "message": message}})
 
 
-def told(status: int, answer: bytes, asked: bytes) -> tuple[str, str]:
-    """The code and the message of a refusal. Where the message quotes the request, dots stand instead.
+def told(status: int, answer: bytes, asked: bytes, key: str = "") -> tuple[str, str]:
+    """The code and the message of a refusal. Where the message quotes the request, or the key, dots stand instead.
 
     Takes up to a second of the processor for a request of LONG bytes, and nothing to speak of for one that is longer.
     """
@@ -217,6 +217,8 @@ def told(status: int, answer: bytes, asked: bytes) -> tuple[str, str]:
         said = _Refusal()
     inner = said.error if isinstance(said.error, _Error) else _Error(said.message, said.type, said.code)
     message = said.error if isinstance(said.error, str) else inner.message or ""
+    if key:
+        message = message.replace(key, "...")
     names = (name for name in (inner.code, inner.type) if isinstance(name, str) and _CODE.fullmatch(name))
     code = next(names, f"http_{status}")
     # Much of a long message may go, so that more than is kept is looked at.

@@ -35,6 +35,7 @@ from lowtide_worker.answers import (
     told,
 )
 from lowtide_worker.engine import HEALTHY, TIMEOUTS, base_of, look
+from lowtide_worker.keys import NAMES, WANTS_KEY, headers
 from lowtide_worker.layout import Fleet
 from lowtide_worker.pace import Pace
 from lowtide_worker.ports import EngineDown, EngineFailed
@@ -74,20 +75,26 @@ class HttpDesk:
 
     It is down when it refuses or breaks connections, or fails, and its health check fails too; when it is `broken`: it
     fails, and at the simplest request too; and when it has given no answer at all for `hang_seconds` while something
-    was asked. `most` is the largest room where it is not the fleet's.
+    was asked. `most` is the largest room where it is not the fleet's. `key` goes with whatever is asked.
     Made inside a running loop, and closed at the end: `async with HttpDesk(...) as desk`.
     """
 
     def __init__(
-        self, url: str, fleet: Fleet, *, alive: Callable[[], bool] = lambda: True, most: int | None = None
+        self,
+        url: str,
+        fleet: Fleet,
+        *,
+        alive: Callable[[], bool] = lambda: True,
+        most: int | None = None,
+        key: str = "",
     ) -> None:
-        self._base, self._fleet, self._alive = base_of(url), fleet, alive
+        self._base, self._fleet, self._alive, self._key = base_of(url), fleet, alive, key
         most = max(1, fleet.most if most is None else most)
         self._pace = Pace(min(fleet.least, most), most)
         timeout = aiohttp.ClientTimeout(total=fleet.request_seconds, sock_connect=_CONNECT_SECONDS)
         # A connection for each request in flight: the room is what limits them.
         connector = aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=_HEADERS)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=_HEADERS | headers(key))
         self._out = 0
         self._sign = time.monotonic()
         self._looked = self._sign - _LOOK_HOLDS
@@ -214,7 +221,9 @@ class HttpDesk:
     async def _refused(self, asked: Asked, status: int, body: bytes, seconds: float, wait: float | None) -> _Try:
         code, said = await self._told(status, body, bytes(asked.body))
         if status in _REFUSES_ALL:
-            raise EngineFailed(f"the engine refuses what it is asked: HTTP {status}, {code}: {said}")
+            raise EngineFailed(
+                f"the engine refuses what it is asked: HTTP {status}, {code}: {said}{self._hint(status)}"
+            )
         line = failed(asked.custom_id, status, code, said)
         if status in _FINAL:
             return _Try(line=line)
@@ -227,9 +236,14 @@ class HttpDesk:
 
     async def _told(self, status: int, body: bytes, asked: bytes) -> tuple[str, str]:
         if len(asked) <= _QUICKLY_TOLD:
-            return told(status, body, asked)
+            return told(status, body, asked, self._key)
         async with self._telling:
-            return await asyncio.to_thread(told, status, body, asked)
+            return await asyncio.to_thread(told, status, body, asked, self._key)
+
+    def _hint(self, status: int) -> str:
+        if status not in WANTS_KEY:
+            return ""
+        return f"; {'the key' if self._key else 'there is no key'} in the worker's environment, {NAMES[0]}"
 
     async def _broken(self, asked: Asked, how: str) -> _Try:
         """A connection that broke: of the engine's end, or of this request alone. Raises EngineDown."""

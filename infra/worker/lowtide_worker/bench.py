@@ -11,11 +11,14 @@ from lowtide_worker.ports import Desk, EngineDown, EngineFailed
 
 
 class EngineBench:
-    """Starts the engine when a desk is first asked for. Raises ValueError for a fleet whose engine cannot be."""
+    """Starts the engine when a desk is first asked for. `key` goes with whatever it is asked.
 
-    def __init__(self, fleet: Fleet, folder: Path) -> None:
-        self._fleet = fleet
-        self._engine = Supervisor(fleet.engine, fleet.model, folder)
+    Raises ValueError for a fleet whose engine cannot be.
+    """
+
+    def __init__(self, fleet: Fleet, folder: Path, key: str = "") -> None:
+        self._fleet, self._key = fleet, key
+        self._engine = Supervisor(fleet.engine, fleet.model, folder, key=key)
         self._desk: HttpDesk | None = None
         self._url = ""
         self._most = 0
@@ -56,7 +59,7 @@ class EngineBench:
     async def _sit_down(self, most: int) -> HttpDesk:
         await self._get_up()
         self._most = most
-        desk = self._desk = HttpDesk(self._url, self._fleet, alive=lambda: self._engine.alive, most=most)
+        desk = self._desk = HttpDesk(self._url, self._fleet, alive=lambda: self._engine.alive, most=most, key=self._key)
         return desk
 
     async def _get_up(self) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import aiohttp
 
 from lowtide_worker import layout
+from lowtide_worker.keys import headers
 from lowtide_worker.ports import EngineFailed
 
 STOP_SECONDS = 5.0
@@ -69,13 +70,16 @@ _KNOWN: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
 class Supervisor:
     """Starts `engine.command`, or only waits for the engine at `engine.url`. `folder` gets the engine's log.
 
-    The engine runs under a guard that ends it when this process ends, in whatever way.
+    The engine runs under a guard that ends it when this process ends, in whatever way. Its health check
+    carries the `key`.
     """
 
-    def __init__(self, engine: layout.Engine, model: str, folder: Path, *, stop_seconds: float = STOP_SECONDS) -> None:
+    def __init__(
+        self, engine: layout.Engine, model: str, folder: Path, *, key: str = "", stop_seconds: float = STOP_SECONDS
+    ) -> None:
         if bool(engine.command) == bool(engine.url):
             raise ValueError("an engine has either a command or a url")
-        self._engine, self._model, self._stop_seconds = engine, model, stop_seconds
+        self._engine, self._model, self._stop_seconds, self._key = engine, model, stop_seconds, key
         self.log = folder / LOG
         self._guard: asyncio.subprocess.Process | None = None
         self._pid: int | None = None
@@ -175,7 +179,7 @@ class Supervisor:
         """Wait for `url` to be healthy. Raises EngineFailed when its process ends or the time is over."""
         started = time.monotonic()
         last = "no answer"
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(headers=headers(self._key)) as session:
             # One that runs already need not boot.
             patience = min(self._engine.boot_seconds, _URL_SECONDS if self._engine.url else math.inf)
             while time.monotonic() - started < patience:

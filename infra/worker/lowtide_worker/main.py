@@ -21,6 +21,7 @@ from lowtide_worker.beats import Account, Beats
 from lowtide_worker.bench import EngineBench
 from lowtide_worker.claims import Claims, Held
 from lowtide_worker.engine import TIMEOUTS
+from lowtide_worker.keys import engine_key
 from lowtide_worker.layout import FLEET, RETRY, STORE_FAILED, Fleet
 from lowtide_worker.notices import Watch, look_around
 from lowtide_worker.ports import EngineFailed, Notices
@@ -223,6 +224,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 async def work(uri: str, environ: Mapping[str, str]) -> int:
     """Work for the fleet at that address: the exit code. Raises BadInput and StoreError before the work begins."""
     account = Account()
+    try:
+        key = engine_key(environ)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
     folder, fleet = await _read_fleet(uri, environ)
     name = worker_name(environ)
     claims = Claims(folder, name, fleet.lease_seconds)
@@ -237,7 +242,7 @@ async def work(uri: str, environ: Mapping[str, str]) -> int:
         except OSError as error:
             raise BadInput(f"there is no place for temporary files: {error}") from None
         try:
-            bench = EngineBench(fleet, own.path)
+            bench = EngineBench(fleet, own.path, key)
         except ValueError as error:
             raise BadInput(f"{uri}/{FLEET}: {error}") from None
         code = await Worker(folder, fleet, bench, beats, claims, watch).run()

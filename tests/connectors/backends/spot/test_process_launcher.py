@@ -539,9 +539,11 @@ def test_a_worker_gets_what_it_needs_and_no_secret_of_anybody_elses() -> None:
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AZURE_STORAGE_ACCOUNT_KEY": "testing",
         "PREFECT_API_KEY": "hunter2",
+        "LOWTIDE_ENGINE_API_KEY": "the engine's",
         "PYTHONPATH": "lib",
     }
-    always = {"PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME", "PYTHONPATH", "PYTHONUTF8", "PYTHONUNBUFFERED"}
+    always = {"PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME", "LOWTIDE_ENGINE_API_KEY", "PYTHONPATH"}
+    always |= {"PYTHONUTF8", "PYTHONUNBUFFERED"}
     assert set(worker_environment("file:///root", ours)) == always
     assert set(worker_environment("s3://b/root", ours)) == always | {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
     assert set(worker_environment("abfs://c@a.dfs.core.windows.net/x", ours)) == always | {"AZURE_STORAGE_ACCOUNT_KEY"}
