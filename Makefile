@@ -20,6 +20,8 @@ demo: runtime ## Summarize and classify the README of every installed package; n
 demo-cloud: dev ## The same at Bedrock, OpenAI and Azure OpenAI, emulated here; the bill held against the ledger
 	@$(bin)/python examples/demo_cloud.py $(ARGS)
 
+# Tests start thousands of processes, which would each compile our modules anew where nobody may keep what is compiled.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: dev node ## Run all tests; ARGS="-k journal -x" goes to pytest, WORKERS=0 runs them one by one
 	@$(bin)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
