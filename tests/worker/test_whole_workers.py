@@ -307,7 +307,7 @@ def test_an_engine_elsewhere_gets_the_key_that_the_worker_has(home):
         home.shard("s00001-a1", contents("one", 30))
         assert home.worker().wait(60) == 1
         assert "HTTP 401" in home.said()
-        assert "there is no key in the worker's environment, LOWTIDE_ENGINE_API_KEY" in home.said()
+        assert "no key was sent: LOWTIDE_ENGINE_API_KEY is not in the worker's environment" in home.said()
         assert home.worker({"LOWTIDE_ENGINE_API_KEY": "wrong", "VLLM_API_KEY": KEY}).wait(60) == 1
         assert home.answers("s00001-a1") == {}
         assert home.worker({"LOWTIDE_ENGINE_API_KEY": f" {KEY}\n"}).wait(60) == 0, home.said()

@@ -243,7 +243,9 @@ class HttpDesk:
     def _hint(self, status: int) -> str:
         if status not in WANTS_KEY:
             return ""
-        return f"; {'the key' if self._key else 'there is no key'} in the worker's environment, {NAMES[0]}"
+        if self._key:
+            return f"; the key in the worker's environment was sent, {' or '.join(NAMES)}"
+        return f"; no key was sent: {NAMES[0]} is not in the worker's environment"
 
     async def _broken(self, asked: Asked, how: str) -> _Try:
         """A connection that broke: of the engine's end, or of this request alone. Raises EngineDown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,9 +18,14 @@ KEY = "k-0123456789abcdef"
 
 
 class _Guarded(BaseHTTPRequestHandler):
-    """A proxy that wants the key for everything, /health included."""
+    """A proxy that wants the key for everything, /health included, and sends whoever asks for /moved there."""
 
     def do_GET(self) -> None:
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/health")
+            self.end_headers()
+            return
         welcome = self.headers.get("Authorization") == f"Bearer {KEY}" and self.path == "/health"
         self.send_response(200 if welcome else 401)
         self.end_headers()
@@ -54,6 +60,14 @@ def test_an_engine_that_runs_is_asked_for_its_health_with_the_key(name: str, mon
     assert with_key.found.endswith("/health answers 200")
 
 
+def test_the_key_follows_no_redirection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOWTIDE_ENGINE_API_KEY", KEY)
+    with guarded() as url:
+        finding = examine_engine(Engine(url=url, health="/moved"), "m", here=True)
+    assert not finding.ok
+    assert finding.found.endswith("/moved answers 302; look at engine.health")
+
+
 def test_a_key_that_cannot_be_sent_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOWTIDE_ENGINE_API_KEY", "hunter2\nhunter3")
     finding = examine_engine(Engine(url="http://127.0.0.1:1"), "m", here=True)
@@ -68,6 +82,25 @@ def test_an_engine_that_does_not_run_is_told_with_its_address() -> None:
     assert not finding.ok
     assert f"GET {url}/health" in finding.found
     assert "engine.url" in finding.found
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b""])
+def test_what_speaks_no_http_is_told(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def speak() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(said)
+
+        speaking = Thread(target=speak)
+        speaking.start()
+        finding = examine_engine(Engine(url=f"http://127.0.0.1:{server.getsockname()[1]}"), "m", here=True)
+        speaking.join()
+    assert not finding.ok
+    assert "/health: " in finding.found
+    assert "start the engine" in finding.found
 
 
 def test_a_program_that_is_not_here_is_told() -> None:
