@@ -9,10 +9,12 @@ from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from lowtide.records import Finding
-from lowtide_worker.keys import NAMES, WANTS_KEY, engine_key, headers
+from lowtide_worker.keys import NAMES, WANTS_KEY, BadKey, engine_key, headers
 from lowtide_worker.layout import Engine
 
 _SECONDS = 5.0
+_OK = 200
+_MODELS = "/v1/models"
 
 
 def examine_engine(engine: Engine, model: str, *, here: bool) -> Finding:
@@ -27,21 +29,34 @@ def examine_engine(engine: Engine, model: str, *, here: bool) -> Finding:
 
 
 def _running(engine: Engine) -> Finding:
-    url = engine.url.rstrip("/").removesuffix("/v1").rstrip("/") + engine.health
+    base = engine.url.rstrip("/").removesuffix("/v1").rstrip("/")
+    url = base + engine.health
     try:
-        request = Request(url, headers=headers(engine_key(os.environ)))  # noqa: S310 - the job file takes http(s) alone
-    except ValueError as error:
+        key = engine_key(os.environ)
+        status = _status(url, key)
+        # Engines tell everybody how they are; whom they answer, most of them tell here.
+        if status == _OK and (refused := _status(base + _MODELS, key)) in WANTS_KEY:
+            url, status = base + _MODELS, refused
+    except BadKey as error:
         return Finding("engine", False, str(error))
-    try:
-        # As a worker asks: by no proxy, and its key goes nowhere else.
-        with build_opener(ProxyHandler({}), _Here).open(request, timeout=_SECONDS) as answer:
-            return Finding("engine", answer.status == 200, f"GET {url} answers {answer.status}")
-    except HTTPError as error:
-        what = f"look at the API key in {NAMES[0]}" if error.code in WANTS_KEY else "look at engine.health"
-        return Finding("engine", False, f"GET {url} answers {error.code}; {what}")
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         return Finding("engine", False, f"GET {url}: {reason}; start the engine, or mend engine.url and engine.health")
+    answers = f"GET {url} answers {status}"
+    if status == _OK:
+        return Finding("engine", True, answers)
+    what = f"look at the API key in {NAMES[0]}" if status in WANTS_KEY else "look at engine.health"
+    return Finding("engine", False, f"{answers}; {what}")
+
+
+def _status(url: str, key: str) -> int:
+    """As a worker asks: by no proxy, and its key goes nowhere else."""
+    request = Request(url, headers=headers(key))  # noqa: S310 - the job file takes http and https alone
+    try:
+        with build_opener(ProxyHandler({}), _Here).open(request, timeout=_SECONDS) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
 
 
 class _Here(HTTPRedirectHandler):

@@ -11,13 +11,17 @@ WANTS_KEY = frozenset({401, 403})
 """The statuses of an answer to whoever has no key, or a wrong one."""
 
 
+class BadKey(Exception):
+    """What no header can carry; the message names the variable, and does not quote it."""
+
+
 def engine_key(environ: Mapping[str, str]) -> str:
-    """The key, "" where none is set. Raises ValueError for what no header can carry, and does not quote it."""
+    """The key, "" where none is set. Raises BadKey."""
     for name in NAMES:
         key = environ.get(name, "").strip()
         if key:
             if not (key.isascii() and key.isprintable()):
-                raise ValueError(f"{name} in the environment is no API key: expected one line of printable ASCII")
+                raise BadKey(f"{name} in the environment is no API key: expected one line of printable ASCII")
             return key
     return ""
 

@@ -21,7 +21,7 @@ from lowtide_worker.beats import Account, Beats
 from lowtide_worker.bench import EngineBench
 from lowtide_worker.claims import Claims, Held
 from lowtide_worker.engine import TIMEOUTS
-from lowtide_worker.keys import engine_key
+from lowtide_worker.keys import BadKey, engine_key
 from lowtide_worker.layout import FLEET, RETRY, STORE_FAILED, Fleet
 from lowtide_worker.notices import Watch, look_around
 from lowtide_worker.ports import EngineFailed, Notices
@@ -226,7 +226,7 @@ async def work(uri: str, environ: Mapping[str, str]) -> int:
     account = Account()
     try:
         key = engine_key(environ)
-    except ValueError as error:
+    except BadKey as error:
         raise BadInput(str(error)) from None
     folder, fleet = await _read_fleet(uri, environ)
     name = worker_name(environ)

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
+from servers.engine import running
 from servers.process import free_port
 
 from lowtide.connectors.backends.spot.engines import examine_engine
@@ -18,16 +19,12 @@ KEY = "k-0123456789abcdef"
 
 
 class _Guarded(BaseHTTPRequestHandler):
-    """A proxy that wants the key for everything, /health included, and sends whoever asks for /moved there."""
+    """A proxy that wants the key for everything but /open, and sends whoever asks for /moved on to /health."""
 
     def do_GET(self) -> None:
-        if self.path == "/moved":
-            self.send_response(302)
-            self.send_header("Location", "/health")
-            self.end_headers()
-            return
-        welcome = self.headers.get("Authorization") == f"Bearer {KEY}" and self.path == "/health"
-        self.send_response(200 if welcome else 401)
+        welcome = self.headers.get("Authorization") == f"Bearer {KEY}" or self.path == "/open"
+        self.send_response(302 if self.path == "/moved" else 200 if welcome else 401)
+        self.send_header("Location", "/health")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -58,6 +55,21 @@ def test_an_engine_that_runs_is_asked_for_its_health_with_the_key(name: str, mon
     assert without.found.endswith("answers 401; look at the API key in LOWTIDE_ENGINE_API_KEY")
     assert with_key.ok
     assert with_key.found.endswith("/health answers 200")
+
+
+def test_an_engine_that_is_well_and_wants_a_key_all_the_same_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(key=KEY) as engine:
+        without = examine_engine(Engine(url=engine.url), "m", here=True)
+        monkeypatch.setenv("LOWTIDE_ENGINE_API_KEY", KEY)
+        assert examine_engine(Engine(url=engine.url), "m", here=True).ok
+    assert not without.ok
+    assert without.found.endswith("/v1/models answers 401; look at the API key in LOWTIDE_ENGINE_API_KEY")
+
+
+def test_an_engine_that_lists_no_models_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Guarded, "do_GET", lambda asked: asked.send_error(200 if asked.path == "/health" else 404))
+    with guarded() as url:
+        assert examine_engine(Engine(url=url), "m", here=True).ok
 
 
 def test_the_key_follows_no_redirection(monkeypatch: pytest.MonkeyPatch) -> None:
