@@ -7,8 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
+
+from servers.threaded import answering
 
 
 @dataclass
@@ -58,18 +60,11 @@ def faulty(upstream: str) -> Iterator[Faulty]:
     class Handler(_Handler):
         faults = proxy
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    proxy.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        proxy.done.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with answering(Handler) as proxy.url:
+        try:
+            yield proxy
+        finally:
+            proxy.done.set()
 
 
 class _Handler(BaseHTTPRequestHandler):

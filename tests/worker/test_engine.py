@@ -20,7 +20,7 @@ from servers.engine import command, running
 
 import lowtide_worker.engine
 from lowtide_worker import layout
-from lowtide_worker.engine import Supervisor, base_of, filled, known_failure
+from lowtide_worker.engine import Supervisor, filled, known_failure
 from lowtide_worker.ports import EngineFailed
 
 PATIENCE = 30.0
@@ -362,7 +362,7 @@ def test_words_of_the_command_are_filled_in_and_json_is_left_alone() -> None:
 
 @pytest.mark.parametrize("url", ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/"])
 def test_a_base_url_may_be_given_as_clients_have_it(url: str) -> None:
-    assert base_of(url) == "http://h:1"
+    assert layout.base_of(url) == "http://h:1"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import http.server
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from servers.metadata import COMPUTE, IDENTITY, Metadata, metadata
+from servers.threaded import answering
 
 from lowtide_worker.notices import AZURE, EC2, Machine, Watch, look_around
 
@@ -122,12 +122,8 @@ def something_else(page: bytes) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
+    with answering(Handler) as url:
+        yield url
 
 
 @pytest.mark.parametrize("page", [b"<html>\n<body>sign in</body>\n</html>\n", b"\xff\xfe", b"[" * 100_000, b""])

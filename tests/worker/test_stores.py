@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import threading
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from servers import aws
 from servers import azurite as blob_service
 from servers.faulty import Fault, faulty
+from servers.threaded import answering
 
 from lowtide_worker.addresses import store_of
 from lowtide_worker.stores import Missing, Refused, Short, open_folder, open_parent
@@ -197,14 +197,11 @@ def test_a_machine_without_keys_uses_its_role(monkeypatch):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     Service.asked.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
+    with answering(Service) as url:
         monkeypatch.setenv("AWS_METADATA_ENDPOINT", url)
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
         monkeypatch.setenv("AWS_REGION", "eu-west-1")
         assert asyncio.run(open_folder("s3://bucket/fleet").get("fleet.json")).data == b"found"
-        server.shutdown()
     (who,) = Service.asked
     assert "Credential=ASIAROLE/" in who
     assert "/eu-west-1/s3/" in who

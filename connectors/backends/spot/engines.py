@@ -10,7 +10,7 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 
 from lowtide.records import Finding
 from lowtide_worker.keys import NAMES, WANTS_KEY, BadKey, engine_key, headers
-from lowtide_worker.layout import Engine
+from lowtide_worker.layout import Engine, base_of
 
 _SECONDS = 5.0
 _OK = 200
@@ -29,7 +29,7 @@ def examine_engine(engine: Engine, model: str, *, here: bool) -> Finding:
 
 
 def _running(engine: Engine) -> Finding:
-    base = engine.url.rstrip("/").removesuffix("/v1").rstrip("/")
+    base = base_of(engine.url)
     url = base + engine.health
     try:
         key = engine_key(os.environ)

@@ -34,9 +34,9 @@ from lowtide_worker.answers import (
     tokens,
     told,
 )
-from lowtide_worker.engine import HEALTHY, TIMEOUTS, base_of, look
+from lowtide_worker.engine import HEALTHY, TIMEOUTS, look
 from lowtide_worker.keys import NAMES, WANTS_KEY, headers
-from lowtide_worker.layout import Fleet
+from lowtide_worker.layout import Fleet, base_of
 from lowtide_worker.pace import Pace
 from lowtide_worker.ports import EngineDown, EngineFailed
 from lowtide_worker.quotes import BAD_JSON

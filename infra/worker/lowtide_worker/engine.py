@@ -102,7 +102,7 @@ class Supervisor:
         """
         await self.stop()
         if self._engine.url:
-            url = base_of(self._engine.url)
+            url = layout.base_of(self._engine.url)
             await self._healthy(url)
             self._up = True
             return url
@@ -243,11 +243,6 @@ def filled(command: Sequence[str], *, model: str, port: int) -> list[str]:
     """The command's words with `{model}` and `{port}` filled in; other braces stay, since options may hold JSON."""
     values: Mapping[str, str] = {"{model}": model, "{port}": str(port)}
     return [re.sub(r"\{model\}|\{port\}", lambda found: values[found[0]], word) for word in command]
-
-
-def base_of(url: str) -> str:
-    """The address that paths like `/v1/chat/completions` are appended to."""
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def free_port() -> int:

@@ -63,6 +63,11 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 3
 
 
+def base_of(url: str) -> str:
+    """The address that paths like `/v1/chat/completions` are appended to, of an engine's `url`."""
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """How the workers of a fleet work.
 

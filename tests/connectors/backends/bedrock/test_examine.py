@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote
 
 import pytest
 from bedrock_bench import HAIKU, HAIKU_45, Bench
 from servers.faulty import Fault, faulty
+from servers.threaded import answering
 
 from lowtide.records import Finding
 
@@ -96,14 +96,8 @@ def serving(account: Account) -> Iterator[Account]:
         def log_message(self, format: str, *args: object) -> None:
             """Nobody reads it."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    account.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with answering(Handler) as account.url:
         yield account
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from servers.aimock import aimock
 from servers.emulators import Emulator, emulators
+from servers.threaded import answering
 
 
 @pytest.fixture(scope="session")
@@ -87,16 +88,9 @@ def scripted() -> Iterator[Scripted]:
         def log_message(self, format: str, *args: object) -> None:
             """Tests look at `seen` instead."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    script.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield script
-    script.done.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(Handler) as script.url:
+        yield script
+        script.done.set()
 
 
 @pytest.fixture

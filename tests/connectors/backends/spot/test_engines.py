@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from threading import Thread
 
 import pytest
 from servers.engine import running
 from servers.process import free_port
+from servers.threaded import answering
 
 from lowtide.connectors.backends.spot.engines import examine_engine
 from lowtide_worker.layout import Engine
@@ -33,10 +34,8 @@ class _Guarded(BaseHTTPRequestHandler):
 
 @contextmanager
 def guarded() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Guarded) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-        server.shutdown()
+    with answering(_Guarded) as url:
+        yield f"{url}/v1"
 
 
 @pytest.fixture(autouse=True)
